@@ -1,0 +1,48 @@
+# `make` sets up what it needs in .venv; nothing else on the machine is touched.
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+
+.PHONY: demo run test soak check format requirements clean
+
+demo: .venv/runtime
+	@PORT=$(PORT) $(BIN)/python -m app demo $(if $(ONCE),--once)
+
+run: .venv/runtime
+	@PORT=$(PORT) $(BIN)/python -m app serve
+
+test: .venv/dev
+	$(BIN)/pytest
+
+# SOAK_ROUNDS is how long (60), SOAK_SEED what goes wrong.
+soak: .venv/dev
+	$(BIN)/pytest -m soak
+
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pip check
+
+format: .venv/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+requirements: .venv/dev
+	$(BIN)/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make requirements" -o requirements.txt
+	$(BIN)/uv pip compile setup.cfg --quiet --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make requirements" --extra dev -c requirements.txt -o requirements-dev.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.venv/runtime: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/dev: requirements-dev.txt .venv/runtime
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,78 @@
+"""Column types and the database's clock: the same on SQLite and PostgreSQL."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, DateTime, Dialect, Integer, Text, bindparam
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import Float, TypeDecorator
+
+# SQLite counts rows up by itself only in a column that is declared INTEGER.
+BigSerial = BigInteger().with_variant(Integer, "sqlite")
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware time in UTC; SQLite, which knows none, keeps it as text that sorts."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Take an aware time; a naive one is a mistake of the caller."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give an aware time in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+class CleanText(TypeDecorator[str]):
+    """Text from outside: NUL and lone surrogates, which no database stores, become U+FFFD."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Take any string."""
+        del dialect
+        return None if value is None else clean(value)
+
+
+def clean(value: str) -> str:
+    """`value` with U+FFFD where it has NUL or a lone surrogate."""
+    replaced = value.replace("\x00", "\ufffd")
+    return replaced.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class db_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
+    """The database's clock, `seconds` from now: workers' clocks may differ, this one does not."""
+
+    type = UTCDateTime()
+    inherit_cache = True
+    name = "db_now"
+
+    def __init__(self, seconds: float = 0) -> None:
+        super().__init__(bindparam(None, float(seconds), type_=Float()))
+
+
+@compiles(db_now, "postgresql")
+def _on_postgresql(element: db_now, compiler: SQLCompiler, **kwargs: Any) -> str:
+    seconds = compiler.process(element.clauses, **kwargs)
+    # Unlike clock_timestamp(), constant within a statement, so that an index can be searched for it.
+    return f"(statement_timestamp() + make_interval(secs => {seconds}))"
+
+
+@compiles(db_now, "sqlite")
+def _on_sqlite(element: db_now, compiler: SQLCompiler, **kwargs: Any) -> str:
+    seconds = compiler.process(element.clauses, **kwargs)
+    # '%f' has three decimals, and SQLAlchemy stores six: the same text for the same time.
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {seconds} || ' seconds') || '000')"

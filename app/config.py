@@ -1,0 +1,294 @@
+"""The configuration: one frozen object, read once from the environment and a `.env` file."""
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import limits
+from dotenv import load_dotenv
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from app.errors import ConfigError
+
+INSTANCE = Path("instance")
+
+# 128 bits are 22 characters of base64: a shorter key can be guessed.
+SECRET_KEY_LENGTH = 22
+EXAMPLE_SECRET_KEY = "change-me-to-a-long-random-value"  # noqa: S105 - .env.example's, refused
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_DURATION_UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB)?")
+_SIZE_UNITS = {None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+class HostPort(NamedTuple):
+    """A host, by the name that a URL gives it, and one port of it."""
+
+    host: str
+    port: int
+
+
+def _duration(value: str) -> float:
+    match = _DURATION.fullmatch(value.strip())
+    seconds = float(match[1]) * _DURATION_UNITS[match[2]] if match else 0
+    if seconds <= 0:
+        raise ValueError("expected a positive number of seconds, or one with ms, s, m, h or d")
+    return seconds
+
+
+def _size(value: str) -> int:
+    match = _SIZE.fullmatch(value.strip())
+    size = int(match[1]) * _SIZE_UNITS[match[2]] if match else 0
+    if size <= 0:
+        raise ValueError("expected a positive number of bytes, or one with KiB, MiB or GiB")
+    return size
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("expected a URL that begins with http:// or https:// and names a host")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("expected a URL without user name, query and fragment")
+    return value.rstrip("/")
+
+
+def _database_url(value: str) -> str:
+    scheme, _, rest = value.partition("://")
+    if scheme in {"postgres", "postgresql", "postgresql+psycopg"} and rest:
+        return f"postgresql+psycopg://{rest}"
+    if scheme == "sqlite" and rest.startswith("/"):
+        return value
+    raise ValueError("expected sqlite:///path/to/file or postgresql://user:password@host/name")
+
+
+def _private_host(text: str) -> HostPort | IPv4Network | IPv6Network:
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        host, port = _split_host_port(text)
+        if not host or not port:
+            rule = "expected host:port or an address range such as 10.0.0.0/8"
+            raise ValueError(f"{rule}, not {text!r}") from None
+        return HostPort(host, port)
+
+
+def _split_host_port(text: str) -> tuple[str | None, int | None]:
+    try:
+        parts = urlsplit(f"//{text}")
+        return (None, None) if parts.path else (parts.hostname, parts.port)
+    except ValueError:
+        return None, None
+
+
+def _rate_limits(value: str) -> str:
+    if value != "off":
+        limits.parse_many(value)
+    return value
+
+
+def _split(separator: str, parse: Callable[[str], Any] = str) -> BeforeValidator:
+    return BeforeValidator(
+        lambda value: tuple(parse(item) for item in re.split(separator, value.strip()) if item)
+    )
+
+
+Seconds = Annotated[float, BeforeValidator(_duration)]
+Bytes = Annotated[int, BeforeValidator(_size)]
+Count = Annotated[int, Field(gt=0)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Names = Annotated[tuple[str, ...], _split(r"\s*,\s*")]
+# Never shown: not in a repr, not in an error.
+Secret = Annotated[str, Field(repr=False)]
+OptionalSecret = Annotated[str | None, Field(repr=False)]
+
+
+class Config(BaseModel):
+    """Every setting under its environment name in lower case; durations in seconds, sizes in bytes."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    public_url: HttpUrl
+    """Where the provider and the browser reach this service; callback and image URLs start with it."""
+    secret_key: Secret
+    """Signs tokens and sessions and keys the hashes of API keys; at least 22 characters."""
+    secret_key_fallbacks: Annotated[Names, Field(repr=False)] = ()
+    """Earlier secret keys, separated by commas: what they signed stays valid."""
+    database_url: Annotated[str, AfterValidator(_database_url), Field(repr=False)] = (
+        f"sqlite:///{INSTANCE}/postback.db"
+    )
+    """SQLite (`sqlite:///path`) or PostgreSQL (`postgresql://user:password@host/name`)."""
+
+    storage: Literal["local", "s3"] | None = None
+    """Where images are kept; `s3` when `S3_BUCKET` is set, else `local`."""
+    s3_bucket: str | None = None
+    """The bucket; credentials and region are boto3's own `AWS_*` variables."""
+    s3_endpoint_url: HttpUrl | None = None
+    """The address of an S3 server that is not Amazon's."""
+    s3_prefix: str = ""
+    """What every key in the bucket starts with."""
+    s3_public_url: HttpUrl | None = None
+    """Where the bucket can be read by anybody (a CDN): images redirect there, without signature."""
+    local_storage_dir: Path = INSTANCE / "storage"
+    """The folder that `local` storage keeps images in."""
+
+    default_provider: Literal["acedata", "agcloud"] = "acedata"
+    """Who gets an edit whose request names nobody."""
+    acedata_api_key: OptionalSecret = None
+    """Our key at Ace Data Cloud."""
+    acedata_base_url: HttpUrl = "https://api.acedata.cloud"
+    """Where Ace Data Cloud's API is."""
+    agcloud_api_key: OptionalSecret = None
+    """Our key at AGCloud."""
+    agcloud_base_url: HttpUrl = "https://aiandgpu.com"
+    """Where AGCloud's API is."""
+
+    max_upload_bytes: Bytes = 832 * 2**20
+    """The largest submission, all its files together."""
+    max_callback_bytes: Bytes = 256 * 2**20
+    """The largest callback body, inflated."""
+    max_image_bytes: Bytes = 64 * 2**20
+    """The largest image file that is copied into storage."""
+    max_image_pixels: Count = 64_000_000
+    """The largest image, in pixels, that is decoded; bounds what a decompression bomb can cost."""
+    callback_max_age: Seconds = 7 * 86400.0
+    """How long a callback URL is valid."""
+    task_deadline: Seconds = 3600.0
+    """When a task without a result is given up, unless its request names a `deadline`."""
+    reconcile_after: Seconds = 60.0
+    """How long the provider may be silent before it is asked, then ever less often."""
+    sync_wait: Seconds = 300.0
+    """How long a submission that waits for its result may wait."""
+    resend_window: Seconds = 900.0
+    """How long an identical submission joins the unanswered one before it."""
+    confirm_callbacks: Literal["off", "on"] = "off"
+    """Whether a callback counts only when the provider's own lookup agrees."""
+    image_hosts: Names = ()
+    """The only hosts that images are fetched from (`*.example.com` for any under it); empty for any."""
+    allow_private_hosts: Annotated[
+        tuple[HostPort | IPv4Network | IPv6Network, ...], _split(r"\s*,\s*", _private_host)
+    ] = ()
+    """`host:port` or address ranges that outbound calls may reach although they are private."""
+
+    webhook_secret: OptionalSecret = None
+    """Signs what is pushed to a task's own `callback_url`."""
+    delivery_schedule: Annotated[tuple[float, ...], _split(r"[\s,]+", _duration)] = (
+        5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0,
+    )  # fmt: skip
+    """The pauses between attempts to deliver an event."""
+
+    retention_days: Count | None = None
+    """After how many days an ended task is deleted with its images; empty for never."""
+    retention_body_days: Count = 30
+    """After how many days callback bodies and the rejection log are deleted."""
+    worker_concurrency: Count = 8
+    """How many jobs one worker runs at a time."""
+    provider_concurrency: Count = 16
+    """How many calls to one provider run at a time, over all workers."""
+    lease_seconds: Seconds = 30.0
+    """How long a silent worker keeps a job before another one takes it over."""
+    rate_limits: Annotated[str, AfterValidator(_rate_limits)] = "100 per second"
+    """How often one API key may call (Flask-Limiter's grammar); `off` for no limit."""
+
+    trusted_proxies: Annotated[int, Field(ge=0)] = 0
+    """How many reverse proxies stand in front; their `X-Forwarded-*` are believed."""
+    metrics_token: OptionalSecret = None
+    """Who bears it may read `/metrics` from elsewhere than loopback."""
+    sentry_dsn: OptionalSecret = None
+    """Where unexpected errors are reported; needs the package `sentry-sdk`."""
+    log_format: Literal["console", "json"] = "console"
+    """Log lines for people or for programs."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important line that is logged."""
+    port: Annotated[int, Field(gt=0, lt=65536)] = 8000
+    """The port to listen on."""
+
+    @property
+    def sqlite(self) -> bool:
+        """Whether the database is SQLite."""
+        return _is_sqlite(self.database_url)
+
+
+def from_environment(*, embedded: bool = False) -> Config:
+    """The configuration of this process, from `os.environ` and the file `.env` beside it.
+
+    An `embedded` service (`make run`) is its own public URL and, on SQLite, makes its own secret key
+    where the environment names none.  Raises `ConfigError`, which names every wrong setting.
+    """
+    load_dotenv(".env", override=False)
+    given = {name: value for name, value in os.environ.items() if value.strip()}
+    if embedded:
+        given.setdefault("PUBLIC_URL", f"http://127.0.0.1:{given.get('PORT', 8000)}")
+    if embedded and "SECRET_KEY" not in given and _is_sqlite(given.get("DATABASE_URL")):
+        given["SECRET_KEY"] = _instance_secret_key()
+    return load(given, production=not embedded)
+
+
+def load(environ: Mapping[str, str], *, production: bool = True) -> Config:
+    """The configuration that `environ` describes; an empty value counts as none.
+
+    Raises `ConfigError` with a line for every wrong setting: name, value, rule.
+    """
+    given = {
+        name: value.strip()
+        for name in Config.model_fields
+        if (value := environ.get(name.upper(), "")).strip()
+    }
+    given.setdefault("storage", "s3" if "s3_bucket" in given else "local")
+    problems = _cross_checks(given, production)
+    try:
+        config = Config.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(problems + [_explain(item) for item in error.errors()]) from None
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _cross_checks(given: Mapping[str, str], production: bool) -> list[str]:
+    problems = []
+    key = given.get("secret_key")
+    if production and key == EXAMPLE_SECRET_KEY:
+        problems.append("SECRET_KEY: still the example's; generate one: openssl rand -base64 32")
+    if production and key and len(key) < SECRET_KEY_LENGTH:
+        problems.append(
+            f"SECRET_KEY: {len(key)} characters, expected at least {SECRET_KEY_LENGTH}; "
+            "generate one: openssl rand -base64 32"
+        )
+    if given["storage"] == "s3" and "s3_bucket" not in given:
+        problems.append("S3_BUCKET: missing, needed by STORAGE=s3")
+    return problems
+
+
+def _explain(item: Any) -> str:
+    field = str(item["loc"][0])
+    name = field.upper()
+    if item["type"] == "missing":
+        return f"{name}: missing; {Config.model_fields[field].description}"
+    rule = str(item["msg"]).removeprefix("Value error, ")
+    if not Config.model_fields[field].repr:
+        return f"{name}: {rule}"
+    return f"{name}={item['input']!r}: {rule}"
+
+
+def _is_sqlite(url: str | None) -> bool:
+    return url is None or url.startswith("sqlite")
+
+
+def _instance_secret_key() -> str:
+    """This installation's own key, made at the first start and kept beside the database."""
+    INSTANCE.mkdir(exist_ok=True)
+    path = INSTANCE / "secret_key"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key := secrets.token_urlsafe(32))
+    return key

@@ -1,0 +1,228 @@
+"""The database: one engine, short transactions, and the wake-ups that go with a commit."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import structlog
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.script import ScriptDirectory
+from psycopg.errors import ProgramLimitExceeded
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
+
+log = structlog.get_logger()
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+CONNECT_SECONDS = 3
+POOL_SECONDS = 5
+# A worker that is stopped inside a transaction must not hold its locks for longer than this.
+IDLE_TRANSACTION_SECONDS = 15
+LISTEN_CHECK_SECONDS = 1
+RECONNECT_SECONDS = 0.5
+
+Listener = Callable[[str], None]
+
+
+class Signals:
+    """Wake-ups within this process.  An empty payload means that anything may have happened."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, list[Listener]] = defaultdict(list)
+
+    def connect(self, channel: str, listener: Listener) -> None:
+        """Call `listener` with the payload of every wake-up on `channel`; it must not block."""
+        self._listeners[channel].append(listener)
+
+    def send(self, channel: str, payload: str = "") -> None:
+        """Wake whoever listens on `channel`."""
+        for listener in self._listeners[channel]:
+            listener(payload)
+
+    def channels(self) -> list[str]:
+        """The channels that somebody listens on."""
+        return list(self._listeners)
+
+
+class Database:
+    """SQLite or PostgreSQL behind the same few calls."""
+
+    def __init__(self, url: str, *, pool_size: int = 8, signals: Signals | None = None) -> None:
+        self._url = url
+        self.sqlite = url.startswith("sqlite")
+        self.signals = signals or Signals()
+        self.engine: Engine = (
+            _sqlite_engine(url) if self.sqlite else _postgresql_engine(url, pool_size)
+        )
+        # SQLite lets one writer in at a time and the others poll: within a process, queue instead.
+        self._writing: AbstractContextManager[Any] = (
+            threading.Lock() if self.sqlite else nullcontext()
+        )
+        self._writer = self.engine.execution_options(begin="IMMEDIATE")
+        self._listening: _PostgresListener | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """One transaction that may write; commits at the end, rolls back on an error."""
+        with (
+            self._writing,
+            Session(self._writer, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+        for channel, payload in session.info.pop("signals", ()):
+            self.signals.send(channel, payload)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One transaction that only reads."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    def listen(self) -> None:
+        """Start to receive the wake-ups that other processes send (PostgreSQL; SQLite has none)."""
+        if not self.sqlite and self._listening is None:
+            self._listening = _PostgresListener(self.engine, self.signals)
+            self._listening.start()
+
+    def check(self) -> None:
+        """Raise if the database cannot be reached or its tables are not those of this version."""
+        with self.reading() as session:
+            revision = session.scalar(text("SELECT version_num FROM alembic_version"))
+        if revision != (head := _script().get_current_head()):
+            raise RuntimeError(f"the tables are at {revision}, expected {head}: run migrate")
+
+    def reserve(self, connections: int) -> "Database":
+        """The same database over connections of its own, for work that nothing else may starve."""
+        if self.sqlite:
+            return self
+        return Database(self._url, pool_size=connections, signals=self.signals)
+
+    def close(self) -> None:
+        """Stop listening and give all connections back."""
+        if self._listening is not None:
+            self._listening.stop()
+        self.engine.dispose()
+
+
+def notify(session: Session, channel: str, payload: str = "") -> None:
+    """Wake whoever listens on `channel`, in any process, once this transaction is committed."""
+    if session.get_bind().dialect.name == "postgresql":
+        # PostgreSQL folds equal notifications of one transaction into one.
+        session.execute(select(func.pg_notify(channel, payload)))
+    else:
+        session.info.setdefault("signals", {})[channel, payload] = None
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether `error` says that the database is away, locked or full, not that a statement is wrong."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    if isinstance(error, DBAPIError) and isinstance(error.orig, ProgramLimitExceeded):
+        # Counted among the operational ones, but caused by a value that will always be too long.
+        return False
+    return isinstance(error, OperationalError | InterfaceError | PoolTimeoutError)
+
+
+def migrate(url: str) -> None:
+    """Bring the tables to this version; several processes may try at once."""
+    if url.startswith("sqlite:///"):
+        Path(make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
+    config = _alembic()
+    config.attributes["url"] = url
+    command.upgrade(config, "head")
+
+
+def _alembic() -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def _script() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_alembic())
+
+
+def _sqlite_engine(url: str) -> Engine:
+    engine = create_engine(url, pool_size=32, max_overflow=32, pool_timeout=POOL_SECONDS)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        # SQLAlchemy says BEGIN itself, below: sqlite3 must not begin transactions on its own.
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "busy_timeout=10000",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and then writes could fail as busy: take the lock at once.
+        mode = connection.get_execution_options().get("begin", "DEFERRED")
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+    return engine
+
+
+def _postgresql_engine(url: str, pool_size: int) -> Engine:
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=POOL_SECONDS,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS,
+            "application_name": "postback",
+            "options": f"-c idle_in_transaction_session_timeout={IDLE_TRANSACTION_SECONDS}s",
+        },
+    )
+
+
+class _PostgresListener(threading.Thread):
+    """One connection that turns NOTIFY into signals; reconnects, and then wakes everybody."""
+
+    def __init__(self, engine: Engine, signals: Signals) -> None:
+        super().__init__(name="listen", daemon=True)
+        self._connect_args = engine.dialect.create_connect_args(engine.url)[1]
+        self._signals = signals
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """Listen until stopped, over as many connections as it takes."""
+        while not self._stopped.is_set():
+            try:
+                self._listen()
+            except psycopg.Error as error:
+                log.warning("listening was cut off", action="listen", error=str(error))
+                self._stopped.wait(RECONNECT_SECONDS)
+
+    def stop(self) -> None:
+        """Stop at the next check."""
+        self._stopped.set()
+        self.join(LISTEN_CHECK_SECONDS)
+
+    def _listen(self) -> None:
+        with psycopg.connect(
+            **self._connect_args, autocommit=True, connect_timeout=CONNECT_SECONDS
+        ) as connection:
+            listening: set[str] = set()
+            while not self._stopped.is_set():
+                # Whoever connects to a channel may do so after this thread has started.
+                for channel in set(self._signals.channels()) - listening:
+                    connection.execute(f'LISTEN "{channel}"')
+                    self._signals.send(channel)
+                    listening.add(channel)
+                for notification in connection.notifies(timeout=LISTEN_CHECK_SECONDS):
+                    self._signals.send(notification.channel, notification.payload)
+                connection.execute("SELECT 1")

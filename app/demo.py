@@ -1,0 +1,174 @@
+"""`make demo`: the whole journey on this machine, with the sandbox as the provider."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+from app import config as settings
+from app import db, keys, services
+from app.config import INSTANCE
+from app.errors import OutboundError, UnavailableError
+from app.models import FINAL, Scope, TaskStatus
+from app.outbound import Limits, Outbound
+from app.wire import Request
+
+FOLDER = INSTANCE / "demo"
+START_SECONDS = 20.0
+EDIT_SECONDS = 40.0
+STOP_SECONDS = 10.0
+PAUSE_SECONDS = 0.1
+PROMPT = "Make the cat look like an old sepia photograph"
+
+
+def run(*, once: bool) -> bool:
+    """Show it; stay up until Ctrl-C unless `once`.  True when the image is in storage."""
+    # As an exception, so that the processes below end with this one.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    sandbox_port, port = _free_port(9000), _free_port(int(os.environ.get("PORT") or 8000))
+    environment = _environment(port, sandbox_port)
+    with ExitStack() as running:
+        running.enter_context(_started("sandbox", "--port", str(sandbox_port), env=environment))
+        service = running.enter_context(_started("serve", env=environment))
+        client = _Client(environment["PUBLIC_URL"], _new_key(environment))
+        client.wait_until_ready(service)
+        print(f"The service is up at {client.url}, the sandbox on port {sandbox_port}.")
+        task = client.edit(f"http://127.0.0.1:{sandbox_port}/photos/chelsea.png")
+        files = sorted((FOLDER / "storage" / "images" / task["task_id"]).glob("*"))
+        _report(client, task, files)
+        if not once:
+            _wait_for_interrupt(service)
+    return task["status"] == TaskStatus.SUCCEEDED and bool(files)
+
+
+class _Client:
+    """A caller of the service."""
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self.url = url
+        self.api_key = api_key
+        self._outbound = Outbound([ip_network("127.0.0.0/8")])
+
+    def wait_until_ready(self, service: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while service.poll() is None and time.monotonic() < deadline:
+            try:
+                self._call("GET", "/readyz")
+            except (OutboundError, UnavailableError):
+                time.sleep(PAUSE_SECONDS)
+            else:
+                return
+        raise UnavailableError(f"the service did not come up; its log is {FOLDER}/serve.log")
+
+    def edit(self, image: str) -> dict[str, Any]:
+        """Submit an edit and wait until it ends; gives the task."""
+        submission = {"image": image, "prompt": PROMPT, "model": "gpt-image-2", "async": True}
+        task_id = self._call("POST", "/v1/images/edits", submission)["task_id"]
+        print(f"Submitted {image}: task {task_id}.  Waiting for the callback...")
+        deadline = time.monotonic() + EDIT_SECONDS
+        while (task := self._call("GET", f"/v1/tasks/{task_id}"))["status"] not in FINAL:
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"the task is still {task['status']}")
+            time.sleep(PAUSE_SECONDS)
+        return task
+
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        headers = {
+            "Authorization": f"Bearer {self.api_key}",
+            "Content-Type": "application/json",
+        }
+        content = None if body is None else json.dumps(body).encode()
+        request = Request(method, self.url + path, headers, content)
+        response = self._outbound.call(request, Limits())
+        if response.status != 200:
+            raise UnavailableError(f"{path} answered {response.status}: {response.body.decode()}")
+        answer: dict[str, Any] = json.loads(response.body)
+        return answer
+
+
+def _environment(port: int, sandbox_port: int) -> dict[str, str]:
+    """The embedded defaults, in a folder of the demonstration's own: settings that a `.env` file
+    makes for the real service do not count here, and its data is not touched.
+    """
+    own = {name.upper(): "" for name in settings.Config.model_fields}
+    return {
+        **os.environ,
+        **own,
+        "PORT": str(port),
+        "PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "SECRET_KEY": secrets.token_urlsafe(32),
+        "DATABASE_URL": f"sqlite:///{FOLDER}/postback.db",
+        "LOCAL_STORAGE_DIR": str(FOLDER / "storage"),
+        "ACEDATA_BASE_URL": f"http://127.0.0.1:{sandbox_port}",
+        "ACEDATA_API_KEY": "sandbox",
+        "ALLOW_PRIVATE_HOSTS": f"127.0.0.1:{sandbox_port}",
+    }
+
+
+def _new_key(environment: Mapping[str, str]) -> str:
+    config = settings.load(environment)
+    db.migrate(config.database_url)
+    parts = services.build(config)
+    with parts.db.transaction() as session:
+        api_key = keys.create(session, parts.signing, "demo", {Scope.ADMIN})
+    parts.close()
+    return api_key
+
+
+@contextmanager
+def _started(*command: str, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A part of the service as a process of its own, which ends with the demonstration."""
+    with (FOLDER / f"{command[0]}.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "app", *command], env=dict(env), stdout=log, stderr=log
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _report(client: _Client, task: Mapping[str, Any], files: list[Path]) -> None:
+    print(json.dumps(task, indent=2))
+    for file in files:
+        print(f"Stored image: {file.resolve()} ({file.stat().st_size:,} bytes)")
+    print(f"Status page:  {client.url}/tasks/{task['task_id']}")
+    print(f"Sign in with: {client.api_key}")
+
+
+def _wait_for_interrupt(service: subprocess.Popen[bytes]) -> None:
+    print("Ctrl-C ends the demonstration.")
+    try:
+        service.wait()
+    except KeyboardInterrupt:
+        print()
+
+
+def _free_port(wished: int) -> int:
+    """`wished`, or another one if something listens there already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wished))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

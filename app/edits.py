@@ -1,0 +1,200 @@
+"""An edit on its way to the provider: created, submitted once, and what becomes of that."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy.orm import Session
+
+from app import events, inbox, jobs, tasks
+from app.columns import db_now
+from app.errors import (
+    BlockedAddressError,
+    InvalidFieldError,
+    NotSentError,
+    OutboundError,
+    PostbackError,
+    ProviderError,
+)
+from app.events import Fact, Happened
+from app.jobs import Job, Kind
+from app.models import Input, Role, Source, Task, TaskStatus, made_at, new_id
+from app.outbound import Limits
+from app.providers.base import Accepted, Answered, Edit, Submission, Unknown
+from app.providers.rules import Choice, Flag, Integer, Labels, Rules, Text
+from app.services import Services
+
+log = structlog.get_logger()
+
+SUBMIT_LIMITS = Limits(connect=10, read=120, total=180, bytes=64 * 2**20)
+
+# The fields of a submission that are for this service, not for the provider.
+OUR_RULES = Rules(
+    required=(),
+    fields={
+        "provider": Text(100),
+        "trace_id": Text(128),
+        "metadata": Labels(16, 512),
+        "deadline": Integer(30, 86_400),
+        "callback_url": Text(2_000),
+        "async": Flag(),
+    },
+)
+
+
+def check_request(services: Services, body: Mapping[str, Any], default_provider: str) -> str:
+    """The provider of a submission, every known field of which was found good.
+
+    Raises `InvalidFieldError`, which names the field, the value and the rule.
+    """
+    OUR_RULES.check(body)
+    provider = body.get("provider", default_provider)
+    known = Choice(tuple(services.providers))
+    if not known.allows(provider):
+        raise InvalidFieldError("provider", f"provider: expected {known}, not {provider!r}")
+    services.providers[provider].check(body)
+    if callback_url := body.get("callback_url"):
+        check_subscriber_url(services, "callback_url", callback_url)
+    return str(provider)
+
+
+def check_subscriber_url(services: Services, param: str, url: str) -> None:
+    """Raise `InvalidFieldError` for a URL that must never be called.
+
+    One whose name does not resolve now may do so later: it is checked again at every delivery.
+    """
+    try:
+        services.outbound.check(url)
+    except BlockedAddressError as error:
+        raise InvalidFieldError(param, f"{param}: {error}") from None
+    except NotSentError:
+        log.info("name does not resolve yet", action="check_url", param=param)
+
+
+def create(
+    session: Session,
+    services: Services,
+    body: Mapping[str, Any],
+    *,
+    provider: str,
+    api_key_id: UUID | None,
+) -> Task:
+    """Store a submission that was found good, and enqueue it."""
+    config = services.config
+    task_id = new_id()
+    task = Task(
+        id=task_id,
+        created_at=made_at(task_id),
+        provider=provider,
+        api_key_id=api_key_id,
+        trace_id=body.get("trace_id"),
+        model=body.get("model"),
+        prompt=body.get("prompt"),
+        request=dict(body),
+        labels=body.get("metadata", {}),
+        callback_url=body.get("callback_url"),
+        deadline_at=db_now(body.get("deadline", config.task_deadline)),
+    )
+    session.add(task)
+    session.flush()
+    session.add_all(_inputs(task.id, body.get("image")))
+    events.record(session, Fact(task.id, Happened.CREATED))
+    jobs.enqueue(session, jobs.New(Kind.SUBMIT, task.id, provider=provider))
+    return task
+
+
+def submit(services: Services, job: Job) -> jobs.Conclusion | None:
+    """Send the edit to the provider: at most once, because it costs money.
+
+    Raises `NotSentError` and `ProviderError` where nothing was begun, so that it may be sent again.
+    """
+    task = _begin(services, job)
+    if task is None:
+        return None
+    submission = _send(services, job, task)
+    return partial(_conclude, services, task, submission)
+
+
+def submission_lost(services: Services, job: Job) -> jobs.Conclusion | None:
+    """The worker before went silent: if it had begun to send, nobody knows how far it came."""
+    with services.db.reading() as session:
+        task = session.get_one(Task, job.task_id)
+    if task.submitting_at is None:
+        return submit(services, job)
+    return partial(_conclude, services, task, Unknown("the worker went silent while sending"))
+
+
+def submission_failed(session: Session, job: Job, error: BaseException, final: bool) -> None:
+    """Nothing was begun: the task waits for the next attempt or, when `final`, fails."""
+    task = tasks.lock(session, _task_id(job))
+    task.submitting_at = None
+    if task.status is not TaskStatus.QUEUED:
+        return
+    known = error if isinstance(error, PostbackError) else PostbackError("unexpected error")
+    if final:
+        status = error.status if isinstance(error, ProviderError) else 500
+        tasks.fail(session, task, known, http_status=status)
+    else:
+        detail = {"code": known.code, "message": str(known), "attempt": job.attempts}
+        events.record(session, Fact(task.id, Happened.REFUSED, detail))
+
+
+def _begin(services: Services, job: Job) -> Task | None:
+    """Note, before the first byte leaves, that a request is on its way."""
+    with services.db.transaction() as session:
+        jobs.ensure_held(session, job)
+        task = tasks.lock(session, _task_id(job))
+        if task.status is not TaskStatus.QUEUED:
+            return None
+        task.submitting_at = db_now()
+        events.record(session, Fact(task.id, Happened.SUBMITTING, {"attempt": job.attempts}))
+        return task
+
+
+def _send(services: Services, job: Job, task: Task) -> Submission:
+    provider = services.providers[task.provider]
+    token = services.signing.callback_token(task.provider, task.id)
+    fields = {name: value for name, value in task.request.items() if name not in OUR_RULES.fields}
+    url = f"{services.config.public_url}/callbacks/{token}"
+    request = provider.submit_request(Edit(task.id, fields, url))
+    # This process may have been stopped since the transaction above.
+    job.lease.ensure_held()
+    try:
+        return provider.read_submission(services.outbound.call(request, SUBMIT_LIMITS))
+    except (NotSentError, ProviderError):
+        raise
+    except OutboundError as error:
+        return Unknown(str(error))
+    except Exception as error:
+        # Bytes have left: whatever went wrong, sending again could pay twice.
+        log.exception("unexpected error after sending", action="submit")
+        return Unknown(f"unexpected error after sending: {type(error).__name__}")
+
+
+def _conclude(services: Services, sent: Task, submission: Submission, session: Session) -> None:
+    task = tasks.lock(session, sent.id)
+    match submission:
+        case Accepted(provider_task_id):
+            ask_after = services.config.reconcile_after
+            tasks.submitted(session, task, provider_task_id, ask_after=ask_after)
+        case Answered(body):
+            if not inbox.take_answer(services, session, task, Source.RESPONSE, body):
+                tasks.uncertain(session, task, "the provider's answer cannot be read")
+        case Unknown(reason):
+            tasks.uncertain(session, task, reason)
+
+
+def _inputs(task_id: UUID, image: str | list[str] | None) -> list[Input]:
+    urls = image if isinstance(image, list) else [image] if image else []
+    return [
+        Input(task_id=task_id, role=Role.IMAGE, index=index, source_url=url)
+        for index, url in enumerate(urls)
+    ]
+
+
+def _task_id(job: Job) -> UUID:
+    if job.task_id is None:
+        raise ValueError(f"job {job.id} names no task")
+    return job.task_id

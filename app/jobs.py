@@ -1,0 +1,364 @@
+"""The job table as a queue: enqueue, claim with a lease, renew, finish, retry.
+
+A claim sets a random token and moves `due_at` to the end of the lease.  Whoever finishes must still
+hold that token, so a worker that was stopped for longer than its lease cannot write over the one that
+took over.  All times are the database's.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import groupby
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from app.columns import db_now
+from app.db import is_outage, notify
+from app.errors import LeaseLostError, PostbackError
+from app.models import Job as Row
+
+CHANNEL = "jobs"
+WORK_QUEUE = "work"
+# Images have one of their own: a slow image host must not hold up results, lookups and deadlines.
+IMAGE_QUEUE = "images"
+# Trouble with our own parts is nobody's fault: wait this long, however often it happens.
+OUTAGE_SECONDS = 5.0
+MAX_ERROR_LENGTH = 1000
+
+
+# What is left to write when a job's work is done, in the transaction that finishes it.
+Conclusion = Callable[[Session], None]
+
+
+class Kind(StrEnum):
+    """What there is to do."""
+
+    SUBMIT = "submit"
+    INGEST = "ingest"
+    COMPACT = "compact"
+    STORE_IMAGE = "store_image"
+    RECONCILE = "reconcile"
+    EXPIRE = "expire"
+    PURGE = "purge"
+
+
+class OnLost(StrEnum):
+    """What happens to a job whose worker went silent: do it again, or find out what became of it."""
+
+    RETRY = "retry"
+    RECONCILE = "reconcile"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How jobs of one kind are run.
+
+    `tries` failures that count end the job; the pause after the n-th is `pause * 2**(n-1)` seconds, at
+    most `longest_pause`, and up to a second of jitter.  Jobs of one `queue` share a worker's places;
+    `per_provider` gives the kind a queue for each provider, and limits how many run at once over all
+    workers.  `every` makes the kind periodic, in seconds; `for_each_provider`, with one job each.
+    """
+
+    on_lost: OnLost = OnLost.RETRY
+    tries: int = 10
+    pause: float = 1.0
+    longest_pause: float = 120.0
+    queue: str = WORK_QUEUE
+    per_provider: bool = False
+    every: float | None = None
+    for_each_provider: bool = False
+
+
+POLICIES = {
+    # The pauses are those of acedata's error document: 1, 2, 4, 8, 16 s.
+    Kind.SUBMIT: Policy(on_lost=OnLost.RECONCILE, tries=6, longest_pause=16.0, per_provider=True),
+    Kind.INGEST: Policy(),
+    Kind.COMPACT: Policy(),
+    Kind.STORE_IMAGE: Policy(queue=IMAGE_QUEUE),
+    Kind.RECONCILE: Policy(every=1.0, for_each_provider=True),
+    Kind.EXPIRE: Policy(every=1.0),
+    Kind.PURGE: Policy(every=3600.0),
+}
+
+
+class Lease:
+    """How long a claimed job is ours, by this machine's monotonic clock."""
+
+    def __init__(self, expires_at: float) -> None:
+        self.expires_at = expires_at
+
+    def ensure_held(self) -> None:
+        """Raise `LeaseLostError` when the time is over: somebody else may have the job by now."""
+        if time.monotonic() >= self.expires_at:
+            raise LeaseLostError("the lease ended before the work was done")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A claimed job; `lost` says that the worker before this one never came to an end with it."""
+
+    id: int
+    kind: Kind
+    queue: str
+    provider: str | None
+    task_id: UUID | None
+    subject_id: UUID | None
+    attempts: int
+    failures: int
+    token: UUID
+    lost: bool
+    lease: Lease
+
+    @property
+    def policy(self) -> Policy:
+        """How jobs of this kind are run."""
+        return POLICIES[self.kind]
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Do it again in `seconds`; `counts` is whether this failure uses up a try."""
+
+    seconds: float
+    counts: bool
+
+
+def queue_of(kind: Kind, provider: str | None) -> str:
+    """The queue that a job goes to."""
+    policy = POLICIES[kind]
+    return f"{kind}:{provider}" if policy.per_provider else policy.queue
+
+
+@dataclass(frozen=True)
+class New:
+    """A job to enqueue, due `delay` seconds from now."""
+
+    kind: Kind
+    task_id: UUID | None = None
+    subject_id: UUID | None = None
+    provider: str | None = None
+    delay: float = 0.0
+
+
+def enqueue(session: Session, *new: New) -> None:
+    """Add jobs in this transaction, and wake the workers once it is committed."""
+    for delay, group in groupby(new, key=lambda job: job.delay):
+        rows = [
+            {
+                "kind": job.kind,
+                "queue": queue_of(job.kind, job.provider),
+                "provider": job.provider,
+                "task_id": job.task_id,
+                "subject_id": job.subject_id,
+            }
+            for job in group
+        ]
+        session.execute(insert(Row).values(due_at=db_now(delay)), rows)
+    if new:
+        notify(session, CHANNEL)
+
+
+def limited_queues(providers: Iterable[str]) -> list[str]:
+    """The queues with a limit on how many jobs run at once, over all workers."""
+    kinds = [kind for kind, policy in POLICIES.items() if policy.per_provider]
+    return [queue_of(kind, provider) for kind in kinds for provider in providers]
+
+
+def ensure_periodic(session: Session, providers: Iterable[str]) -> None:
+    """Make sure that the rows of the periodic jobs are there, one each."""
+    upsert = postgresql.insert if _is_postgresql(session) else sqlite.insert
+    for kind, policy in POLICIES.items():
+        if policy.every is None:
+            continue
+        for provider in providers if policy.for_each_provider else [None]:
+            row = upsert(Row).values(
+                kind=kind,
+                queue=WORK_QUEUE,
+                provider=provider,
+                unique_key=f"{kind}:{provider or ''}",
+            )
+            session.execute(row.on_conflict_do_nothing(index_elements=["unique_key"]))
+
+
+def due_queues(session: Session, queues: Sequence[str]) -> list[str]:
+    """Those of `queues` in which a job is due."""
+    due = [
+        select(literal(queue)).where(exists().where(Row.queue == queue, Row.due_at <= db_now()))
+        for queue in queues
+    ]
+    return list(session.scalars(union_all(*due)))
+
+
+def claim(
+    session: Session, queue: str, *, room: int, limit: int | None, worker: str, seconds: float
+) -> list[Job]:
+    """Lease up to `room` due jobs of `queue` for `seconds`, the longest due first.
+
+    `limit` is how many of that queue may run at once, over all workers.
+    """
+    if limit is not None:
+        room = min(room, limit - _running(session, queue))
+    if room <= 0:
+        return []
+    # Before the query: the lease must never end later here than it does in the database.
+    expires_at = time.monotonic() + seconds
+    rows = session.scalars(
+        select(Row)
+        .where(Row.queue == queue, Row.due_at <= db_now())
+        .order_by(Row.due_at)
+        .limit(room)
+        .with_for_update(skip_locked=True)
+    ).all()
+    token = uuid4()
+    session.execute(
+        update(Row)
+        .where(Row.id.in_([row.id for row in rows]))
+        .values(
+            lease_token=token,
+            due_at=db_now(seconds),
+            attempts=Row.attempts + 1,
+            worker=worker,
+        )
+        .execution_options(synchronize_session=False)
+    )
+    return [_claimed(row, token, Lease(expires_at)) for row in rows]
+
+
+def renew(session: Session, jobs: Sequence[Job], seconds: float) -> None:
+    """Extend the leases that are still ours."""
+    expires_at = time.monotonic() + seconds
+    held = session.execute(
+        update(Row)
+        .where(Row.id.in_([job.id for job in jobs]))
+        .where(Row.lease_token.in_({job.token for job in jobs}))
+        .values(due_at=db_now(seconds))
+        .returning(Row.id, Row.lease_token)
+        .execution_options(synchronize_session=False)
+    )
+    still_ours = {tuple(row) for row in held}
+    for job in jobs:
+        if (job.id, job.token) in still_ours:
+            job.lease.expires_at = expires_at
+
+
+def ensure_held(session: Session, job: Job) -> None:
+    """Keep the job from being taken over until this transaction ends.  Raises `LeaseLostError`."""
+    _held(session.scalar(select(Row.id).where(_ours(job)).with_for_update()))
+
+
+def finish(session: Session, job: Job) -> None:
+    """Done: the row goes, or waits for its next period.  Raises `LeaseLostError`."""
+    if job.policy.every is None:
+        _held(session.scalar(delete(Row).where(_ours(job)).returning(Row.id)))
+    else:
+        _reschedule(session, job, job.policy.every, failures=0, error=None)
+
+
+def retry(session: Session, job: Job, decision: Retry, error: BaseException) -> None:
+    """Not done: give the lease back and wait.  Raises `LeaseLostError`."""
+    failures = job.failures + decision.counts
+    message = f"{type(error).__name__}: {error}"[:MAX_ERROR_LENGTH]
+    _reschedule(session, job, decision.seconds, failures=failures, error=message)
+
+
+def release(session: Session, jobs: Sequence[Job]) -> None:
+    """Give unfinished jobs back at once, so that another worker needn't wait for their leases."""
+    session.execute(
+        update(Row)
+        .where(Row.id.in_([job.id for job in jobs]))
+        .where(Row.lease_token.in_({job.token for job in jobs}))
+        .values(due_at=db_now())
+        .execution_options(synchronize_session=False)
+    )
+    notify(session, CHANNEL)
+
+
+def decide(policy: Policy, failures: int, error: BaseException) -> Retry | None:
+    """Whether a job that failed is tried again, or None; `failures` are those that counted before."""
+    known = error if isinstance(error, PostbackError) else PostbackError("unexpected error")
+    if known.permanent:
+        return None
+    if is_outage(error) or not known.counts:
+        return Retry(OUTAGE_SECONDS * random.uniform(0.8, 1.2), counts=False)
+    if policy.every is not None:
+        return Retry(policy.every, counts=False)
+    if failures + 1 >= policy.tries:
+        return None
+    pause = min(policy.pause * 2**failures, policy.longest_pause) + random.random()
+    return Retry(max(pause, known.retry_after or 0), counts=True)
+
+
+def _running(session: Session, queue: str) -> int:
+    if _is_postgresql(session):
+        # One claim at a time for a queue with a limit: counting and claiming must not interleave.
+        lock = text("SELECT pg_advisory_xact_lock(hashtext(:queue))")
+        session.execute(lock, {"queue": f"postback:{queue}"})
+    running = select(func.count()).where(
+        Row.queue == queue, Row.lease_token.is_not(None), Row.due_at > db_now()
+    )
+    return session.scalar(running) or 0
+
+
+def _claimed(row: Row, token: UUID, lease: Lease) -> Job:
+    return Job(
+        id=row.id,
+        kind=Kind(row.kind),
+        queue=row.queue,
+        provider=row.provider,
+        task_id=row.task_id,
+        subject_id=row.subject_id,
+        attempts=row.attempts + 1,
+        failures=row.failures,
+        token=token,
+        lost=row.lease_token is not None,
+        lease=lease,
+    )
+
+
+def _reschedule(
+    session: Session, job: Job, seconds: float, *, failures: int, error: str | None
+) -> None:
+    changed = (
+        update(Row)
+        .where(_ours(job))
+        .values(
+            lease_token=None,
+            worker=None,
+            due_at=db_now(seconds),
+            failures=failures,
+            last_error=error,
+        )
+        .returning(Row.id)
+        .execution_options(synchronize_session=False)
+    )
+    _held(session.scalar(changed))
+
+
+def _ours(job: Job) -> ColumnElement[bool]:
+    return and_(Row.id == job.id, Row.lease_token == job.token)
+
+
+def _held(row_id: int | None) -> None:
+    if row_id is None:
+        raise LeaseLostError("another worker has taken the job over, or its task is gone")
+
+
+def _is_postgresql(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"

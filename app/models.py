@@ -1,0 +1,341 @@
+"""The tables.  Rows of a task go when the task goes; bytes in storage are deleted by `edits`."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import uuid_utils.compat
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Enum,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.columns import BigSerial, CleanText, UTCDateTime, db_now
+
+
+class TaskStatus(StrEnum):
+    """Where a task is on its way; the last three are final."""
+
+    QUEUED = "queued"
+    SUBMITTED = "submitted"
+    UNCERTAIN = "uncertain"
+    RECEIVED = "received"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+FINAL = frozenset({TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELED})
+# Still without a result: what a first result, a lookup or the deadline may move on.
+UNANSWERED = frozenset({TaskStatus.QUEUED, TaskStatus.SUBMITTED, TaskStatus.UNCERTAIN})
+
+
+class Verdict(StrEnum):
+    """What became of a callback."""
+
+    ACCEPTED = "accepted"
+    CONFLICT = "conflict"
+    REJECTED = "rejected"
+
+
+class Source(StrEnum):
+    """On which way a result came in."""
+
+    CALLBACK = "callback"
+    RESPONSE = "response"
+    LOOKUP = "lookup"
+
+
+class Verification(StrEnum):
+    """Why a result is believed."""
+
+    TOKEN = "token"  # noqa: S105 - the word for it
+    CONFIRMED = "confirmed"
+    RESPONSE = "response"
+
+
+class ImageStatus(StrEnum):
+    """Whether an image's copy is in storage."""
+
+    PENDING = "pending"
+    STORED = "stored"
+    FAILED = "failed"
+
+
+class Role(StrEnum):
+    """What an input is for."""
+
+    IMAGE = "image"
+    MASK = "mask"
+
+
+class Scope(StrEnum):
+    """What an API key may do; `admin` implies the others."""
+
+    SUBMIT = "submit"
+    READ = "read"
+    ADMIN = "admin"
+
+
+def new_id() -> UUID:
+    """A UUID of version 7, so that ids sort by the time they were made."""
+    return uuid_utils.compat.uuid7()
+
+
+def made_at(id_: UUID) -> datetime:
+    """When an id of version 7 was made, to the millisecond."""
+    return datetime.fromtimestamp((id_.int >> 80) / 1000, UTC)
+
+
+def first_id(at: datetime) -> UUID:
+    """The smallest id that can be made at `at`, which must not be before 1970."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)
+
+
+def _words(words: type[StrEnum]) -> list[str]:
+    return [word.value for word in words]
+
+
+class Base(DeclarativeBase):
+    """What all tables share: how column types and constraints are named."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own spelling
+        datetime: UTCDateTime,
+        str: CleanText,
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+        bytes: LargeBinary,
+        StrEnum: Enum(StrEnum, native_enum=False, length=20, values_callable=_words),
+    }
+
+
+def _task_key() -> Mapped[UUID]:
+    return mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+
+
+class Task(Base):
+    """One edit: what was asked for, how far it is, what came of it."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (
+        Index("ix_tasks_status", "status", "id"),
+        Index("ix_tasks_provider_task", "provider_task_id", "provider"),
+        Index("ix_tasks_deadline_at", "deadline_at", sqlite_where=text("finished_at IS NULL"),
+              postgresql_where=text("finished_at IS NULL")),
+        Index("ix_tasks_ask_at", "provider", "ask_at", sqlite_where=text("ask_at IS NOT NULL"),
+              postgresql_where=text("ask_at IS NOT NULL")),
+    )  # fmt: skip
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    provider: Mapped[str]
+    provider_task_id: Mapped[str | None]
+    api_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("api_keys.id"))
+    trace_id: Mapped[str | None] = mapped_column(index=True)
+    status: Mapped[TaskStatus] = mapped_column(default=TaskStatus.QUEUED)
+    model: Mapped[str | None]
+    prompt: Mapped[str | None]
+    request: Mapped[dict[str, Any]]
+    labels: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    callback_url: Mapped[str | None]
+
+    # Set while a request is on its way: from before the first byte until the outcome is known.
+    submitting_at: Mapped[datetime | None]
+    # When the provider is asked next what became of the task, and how often it has answered.
+    ask_at: Mapped[datetime | None]
+    asks: Mapped[int] = mapped_column(default=0)
+    deadline_at: Mapped[datetime]
+
+    # The callback that counts as this task's result.
+    result_id: Mapped[UUID | None]
+    usage: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    verification: Mapped[Verification | None]
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    error_status: Mapped[int | None]
+
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    submitted_at: Mapped[datetime | None]
+    received_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Input(Base):
+    """One image that a task starts from: at the caller's URL, or uploaded into our storage."""
+
+    __tablename__ = "inputs"
+    __table_args__ = (UniqueConstraint("task_id", "role", "index"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    task_id: Mapped[UUID] = _task_key()
+    role: Mapped[Role]
+    index: Mapped[int]
+    source_url: Mapped[str | None]
+    key: Mapped[str | None]
+    content_type: Mapped[str | None]
+    size: Mapped[int | None] = mapped_column("bytes", BigInteger)
+
+
+class Callback(Base):
+    """One body that came in for a task, or was refused; equal bodies of a task share a row."""
+
+    __tablename__ = "callbacks"
+    __table_args__ = (
+        UniqueConstraint("task_id", "sha256"),
+        Index("ix_callbacks_verdict", "verdict", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    task_id: Mapped[UUID | None] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    source: Mapped[Source]
+    verdict: Mapped[Verdict]
+    reason: Mapped[str | None]
+    address: Mapped[str | None]
+    headers: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    size: Mapped[int | None] = mapped_column("bytes", BigInteger)
+    sha256: Mapped[str | None]
+    # A small body is in the row, a large one in chunks that belong to this row's id.
+    body: Mapped[bytes | None]
+    # False while a large body waits to be read by the worker.
+    checked: Mapped[bool] = mapped_column(default=True)
+    duplicates: Mapped[int] = mapped_column(default=0)
+    received_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class Chunk(Base):
+    """A piece of a large body, or of an image that waits for storage; `owner_id` is that row's id.
+
+    Chunks are written before their owner is, in transactions of their own: no foreign key.
+    """
+
+    __tablename__ = "chunks"
+
+    owner_id: Mapped[UUID] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    data: Mapped[bytes]
+
+
+class Image(Base):
+    """One image of a task's result and its copy in storage."""
+
+    __tablename__ = "images"
+    __table_args__ = (UniqueConstraint("task_id", "index"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    task_id: Mapped[UUID] = _task_key()
+    callback_id: Mapped[UUID]
+    index: Mapped[int]
+    status: Mapped[ImageStatus] = mapped_column(default=ImageStatus.PENDING)
+    # http(s): the provider's link; data: the bytes themselves; body:START+LENGTH, base64 in the callback.
+    source: Mapped[str]
+    # True when the bytes wait in chunks because storage was down as they arrived.
+    spooled: Mapped[bool] = mapped_column(default=False)
+    revised_prompt: Mapped[str | None]
+    key: Mapped[str | None]
+    thumbnail_key: Mapped[str | None]
+    content_type: Mapped[str | None]
+    size: Mapped[int | None] = mapped_column("bytes", BigInteger)
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    sha256: Mapped[str | None]
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    stored_at: Mapped[datetime | None]
+
+
+class Job(Base):
+    """Work to do.  A finished job has no row; a row's `due_at` says when it may be claimed.
+
+    While a worker holds the job, `lease_token` is set and `due_at` is when the lease ends: so one
+    condition, `due_at <= now`, finds new, delayed and abandoned jobs alike.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_due", "queue", "due_at"),)
+
+    id: Mapped[int] = mapped_column(BigSerial, primary_key=True)
+    kind: Mapped[str]
+    # Jobs of one queue share a limit on how many run at once.
+    queue: Mapped[str]
+    provider: Mapped[str | None]
+    task_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("tasks.id", ondelete="CASCADE"), index=True
+    )
+    subject_id: Mapped[UUID | None]
+    unique_key: Mapped[str | None] = mapped_column(unique=True)
+    due_at: Mapped[datetime] = mapped_column(default=db_now())
+    attempts: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    lease_token: Mapped[UUID | None]
+    worker: Mapped[str | None]
+    last_error: Mapped[str | None]
+
+
+class Event(Base):
+    """Something that happened to a task: its timeline, and what is pushed."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_task", "task_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigSerial, primary_key=True)
+    task_id: Mapped[UUID] = _task_key()
+    at: Mapped[datetime] = mapped_column(default=db_now())
+    event: Mapped[str]
+    detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class ApiKey(Base):
+    """Who may call; the key itself is not stored, only its keyed hash."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        Index("uq_api_keys_name", "name", unique=True, sqlite_where=text("revoked_at IS NULL"),
+              postgresql_where=text("revoked_at IS NULL")),
+    )  # fmt: skip
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str]
+    key_hash: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Worker(Base):
+    """A running worker and when it was last seen."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(default=db_now())
+    seen_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class Audit(Base):
+    """An act of a person or a key: who, what, on which, from where."""
+
+    __tablename__ = "audits"
+
+    id: Mapped[int] = mapped_column(BigSerial, primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=db_now())
+    actor: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str | None]
+    address: Mapped[str | None]

@@ -1,0 +1,261 @@
+"""Ace Data Cloud: takes an edit with a `callback_url` and calls back when it is done.
+
+The rules are those of its "OpenAI Images Edits API" document and of its published schema.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from app.errors import InvalidResultError, ProviderError
+from app.providers.base import (
+    Accepted,
+    Answered,
+    Credentials,
+    Edit,
+    Found,
+    Result,
+    ResultImage,
+    Submission,
+    Unknown,
+)
+from app.providers.rules import (
+    AnySize,
+    Choice,
+    Flag,
+    FreeSize,
+    ImageUrls,
+    Integer,
+    Needs,
+    Rules,
+    Text,
+)
+from app.wire import Request, Response
+
+# The HTTP statuses of the codes in the provider's error table; a failure callback carries none.
+ERROR_STATUSES = {
+    "bad_request": 400,
+    "no_token": 400,
+    "api_not_implemented": 400,
+    "invalid_token": 401,
+    "token_expired": 401,
+    "token_mismatched": 401,
+    "forbidden": 403,
+    "used_up": 403,
+    "disabled": 403,
+    "no_api": 404,
+    "too_many_requests": 429,
+    "timeout": 504,
+}
+
+# The provider's ids are UUIDs; PostgreSQL's index takes no value of thousands of characters.
+MAX_ID_LENGTH = 255
+
+_FOUR_SIZES = {"size": Choice(("auto", "1024x1024", "1536x1024", "1024x1536"))}
+_FREE_SIZES = {"size": FreeSize(16, 3840, 655_360, 8_294_400, 3)}
+
+RULES = Rules(
+    required=("image", "prompt"),
+    fields={
+        "image": ImageUrls(16),
+        "prompt": Text(32_000),
+        "model": Text(200),
+        "n": Integer(1, 10),
+        "quality": Choice(("auto", "high", "medium", "low")),
+        "background": Choice(("transparent", "opaque", "auto")),
+        "output_format": Choice(("png", "jpeg", "webp")),
+        "output_compression": Integer(0, 100),
+        "input_fidelity": Choice(("high", "low")),
+        "partial_images": Integer(0, 3),
+        "response_format": Choice(("url", "b64_json")),
+        "async": Flag(),
+        "stream": Flag(),
+    },
+    models={
+        "dall-e-2": {
+            "prompt": Text(1000),
+            "quality": Choice(("standard",)),
+            "size": Choice(("256x256", "512x512", "1024x1024")),
+        },
+        "dall-e-3": {"n": Integer(1, 1), "size": AnySize()},
+        "gpt-image-1": _FOUR_SIZES,
+        "gpt-image-1.5": _FOUR_SIZES,
+        "gpt-image-2": _FREE_SIZES,
+        "gpt-image-2:official": _FREE_SIZES,
+        "gpt-image-2:reverse": _FREE_SIZES,
+        "gpt-image-2.5-flare": _FREE_SIZES,
+        "gpt-image-2.5-flare:official": _FREE_SIZES,
+        "gpt-image-2.5-sunburst": _FREE_SIZES,
+        "gpt-image-2.5-sunburst:official": _FREE_SIZES,
+    },
+    needs=(
+        Needs("background", "transparent", "output_format", ("png", "webp"), default="png"),
+        Needs("output_compression", None, "output_format", ("jpeg", "webp"), default="png"),
+        Needs("response_format", "b64_json", "n", (1,), default=1),
+    ),
+)
+
+
+class AceData:
+    """The protocol of Ace Data Cloud; see `base.Provider` for what each function is for."""
+
+    name = "acedata"
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def check(self, fields: Mapping[str, Any]) -> None:
+        """Raise `InvalidFieldError` for the first of `fields` that the provider would refuse."""
+        RULES.check(fields)
+
+    def submit_request(self, edit: Edit) -> Request:
+        """A JSON body: the caller's fields, our callback URL, and our task id as `trace_id`."""
+        body = {
+            **edit.fields,
+            "callback_url": edit.callback_url,
+            "trace_id": str(edit.task_id),
+        }
+        return self._post("/openai/images/edits", body)
+
+    def read_submission(self, response: Response) -> Submission:
+        """Accepted with a task id, or answered at once; anything unclear is `Unknown`.
+
+        Raises `ProviderError` when the provider refused before any work: for good on a 4xx, for now
+        on a 429 and on a 5xx that carries the error envelope (504 excepted: the work may be done).
+        """
+        payload = _object(response.body)
+        if 200 <= response.status < 300:
+            return _read_success(payload, response)
+        error = _envelope(payload)
+        if response.status == 504 or (response.status >= 500 and error is None):
+            return Unknown(f"the provider answered {response.status}")
+        raise _refusal(response, error)
+
+    def read_result(self, payload: Mapping[str, Any]) -> Result:
+        """Images, from `data` or a top-level `image_url`; or the error of a failure callback.
+
+        A result with images counts as a success whatever else it says: they were paid for.
+        """
+        task_id = payload.get("task_id")
+        provider_task_id = _id(task_id)
+        if provider_task_id is None and isinstance(task_id, str) and task_id:
+            raise InvalidResultError(f"task_id: longer than {MAX_ID_LENGTH} characters")
+        if images := _images(payload):
+            usage = payload.get("usage")
+            return Result(
+                provider_task_id, images, usage=usage if isinstance(usage, dict) else None
+            )
+        if error := _envelope(payload):
+            code, message = error
+            status = ERROR_STATUSES.get(code, 500)
+            return Result(provider_task_id, error=ProviderError(message, code=code, status=status))
+        raise InvalidResultError("neither a result (data with url or b64_json) nor an error")
+
+    def lookup_request(self, task_ids: Sequence[UUID]) -> Request:
+        """One free call for all of them, by the `trace_id` that we submitted under."""
+        trace_ids = [str(task_id) for task_id in task_ids]
+        return self._post(
+            "/openai/tasks",
+            {"action": "retrieve_batch", "trace_ids": trace_ids, "limit": len(trace_ids)},
+        )
+
+    def read_lookup(self, response: Response) -> dict[UUID, Found]:
+        """The tasks that the provider knows; raises `ProviderError` when it did not say."""
+        payload = _object(response.body)
+        items = payload.get("items")
+        if response.status != 200 or not isinstance(items, list):
+            raise _refusal(response, _envelope(payload))
+        return dict(found for item in items if (found := _read_task(item)))
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> Request:
+        return Request(
+            "POST",
+            self._credentials.base_url + path,
+            {**self._credentials.headers(), "Content-Type": "application/json"},
+            json.dumps(body).encode(),
+        )
+
+
+def _read_success(payload: Mapping[str, Any], response: Response) -> Submission:
+    if _images(payload):
+        return Answered(response.body)
+    task_id = _id(payload.get("task_id"))
+    if payload.get("success") is not False and task_id:
+        return Accepted(task_id)
+    if error := _envelope(payload):
+        raise _refusal(response, error)
+    return Unknown("the provider's answer names no task")
+
+
+def _refusal(response: Response, error: tuple[str, str] | None) -> ProviderError:
+    code, message = error or ("api_error", f"the provider answered {response.status}")
+    status = ERROR_STATUSES.get(code, 500) if response.status < 400 else response.status
+    if status == 401:
+        message = f"the provider refused the service's own API key, not the caller's: {message}"
+    return ProviderError(
+        message,
+        code=code,
+        status=status,
+        permanent=status < 500 and status != 429,
+        retry_after=response.retry_after(),
+    )
+
+
+def _images(payload: Mapping[str, Any]) -> tuple[ResultImage, ...]:
+    data = payload.get("data")
+    items = data if isinstance(data, list) else []
+    images = [image for item in items if (image := _image(item))]
+    if not images:
+        top = payload.get("image_url")
+        urls = top if isinstance(top, list) else [top]
+        images = [image for url in urls if (image := _image({"url": url}))]
+    return tuple(images)
+
+
+def _image(item: Any) -> ResultImage | None:
+    if not isinstance(item, dict):
+        return None
+    prompt = item.get("revised_prompt")
+    revised_prompt = prompt if isinstance(prompt, str) else None
+    url, base64 = item.get("url"), item.get("b64_json")
+    if isinstance(url, str) and url.startswith(("http://", "https://", "data:", "body:")):
+        return ResultImage(url, revised_prompt)
+    if isinstance(base64, str) and base64:
+        source = base64 if base64.startswith(("body:", "data:")) else f"data:;base64,{base64}"
+        return ResultImage(source, revised_prompt)
+    return None
+
+
+def _envelope(payload: Mapping[str, Any]) -> tuple[str, str] | None:
+    error = payload.get("error")
+    if not isinstance(error, dict):
+        return None
+    code, message = error.get("code"), error.get("message")
+    if not isinstance(code, str) and not isinstance(message, str):
+        return None
+    return str(code or "api_error"), str(message or code)
+
+
+def _read_task(item: Any) -> tuple[UUID, Found] | None:
+    if not isinstance(item, dict):
+        return None
+    try:
+        task_id = UUID(str(item.get("trace_id")))
+    except ValueError:
+        return None
+    response = item.get("response")
+    body = json.dumps(response).encode() if isinstance(response, dict) and response else None
+    return task_id, Found(_id(item.get("id")), body)
+
+
+def _id(value: Any) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH else None
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return payload if isinstance(payload, dict) else {}

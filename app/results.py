@@ -1,0 +1,98 @@
+"""What came in is read: its images get rows and jobs, and its bulk is dropped once they are stored."""
+
+from functools import partial
+from uuid import UUID
+
+import structlog
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app import bodies, inbox, jobs, tasks
+from app.errors import InvalidResultError, PostbackError
+from app.jobs import Conclusion, Job, Kind
+from app.models import Callback, Image, TaskStatus
+from app.providers.base import Result
+from app.services import Services
+from app.signing import Picture
+
+log = structlog.get_logger()
+
+
+def ingest(services: Services, job: Job) -> Conclusion | None:
+    """Read an accepted body: judge it if it was too large to be read when it came, else make its
+    images.
+    """
+    with services.db.reading() as session:
+        callback = session.get(Callback, job.subject_id)
+        if callback is None or job.task_id is None:
+            return None
+        task = tasks.get(session, job.task_id)
+        read = _read(services, session, callback.id, task.provider)
+    if not callback.checked:
+        return partial(_judge, callback, task.id, read)
+    if isinstance(read, str):
+        raise InvalidResultError(read)
+    return partial(_make_images, callback.id, task.id, read)
+
+
+def ingestion_failed(session: Session, job: Job, error: BaseException, final: bool) -> None:
+    """A result that cannot be read ends its task; only a fault of this program leads here."""
+    if not final or job.task_id is None:
+        return
+    task = tasks.lock(session, job.task_id)
+    if task.status is TaskStatus.RECEIVED:
+        tasks.fail(session, task, PostbackError(f"the result could not be read: {error}"))
+
+
+def compact(services: Services, job: Job) -> Conclusion | None:
+    """Replace the base64 in a body by references to the stored images."""
+    with services.db.reading() as session:
+        callback = session.get_one(Callback, job.subject_id)
+        images = session.scalars(select(Image).filter_by(callback_id=callback.id)).all()
+        compacted = bodies.split(bodies.read_body(session, callback.id))
+    for image in images:
+        compacted = compacted.replace(
+            f'"{image.source}"'.encode(),
+            f'"{services.picture_url(Picture.OUTPUT, image.id)}"'.encode(),
+        )
+
+    def write(session: Session) -> None:
+        callback = session.get_one(Callback, job.subject_id)
+        callback.body = compacted
+        bodies.delete_chunks(session, [callback.id])
+
+    return write
+
+
+def _read(services: Services, session: Session, callback_id: UUID, provider: str) -> Result | str:
+    try:
+        payload = bodies.read_json(bodies.split(bodies.read_body(session, callback_id)))
+        return services.providers[provider].read_result(payload)
+    except InvalidResultError as error:
+        return str(error)
+
+
+def _judge(callback: Callback, task_id: UUID, read: Result | str, session: Session) -> None:
+    taken = inbox.read_through(session, callback.id, task_id, callback.source, read)
+    log.info("large body read", action="judge", outcome=taken.outcome, reason=taken.reason)
+
+
+def _make_images(callback_id: UUID, task_id: UUID, result: Result, session: Session) -> None:
+    task = tasks.lock(session, task_id)
+    if task.result_id != callback_id:
+        return
+    # Only a result without any stored image is ever replaced by another one.
+    session.execute(delete(Image).where(Image.task_id == task_id))
+    images = [
+        Image(
+            task_id=task_id,
+            callback_id=callback_id,
+            index=index,
+            source=image.source,
+            revised_prompt=image.revised_prompt,
+        )
+        for index, image in enumerate(result.images)
+    ]
+    session.add_all(images)
+    session.flush()
+    jobs.enqueue(session, *(jobs.New(Kind.STORE_IMAGE, task_id, image.id) for image in images))

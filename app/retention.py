@@ -1,0 +1,124 @@
+"""What is too old goes: bodies and rejections first, then whole tasks with their images."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy import delete, exists, or_, select, update
+from sqlalchemy.orm import Session
+
+from app import bodies
+from app.jobs import Job
+from app.models import FINAL, Callback, Chunk, Image, Input, Task, Verdict, first_id
+from app.services import Services
+
+log = structlog.get_logger()
+
+BATCH = 100
+DAY_SECONDS = 86_400.0
+# Chunks whose row was never written are what a request left that died on the way.
+ORPHAN_SECONDS = DAY_SECONDS
+
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+# Deletes up to a batch of what is older than an id, and says how many there were.
+Step = Callable[[Session, UUID], int]
+
+
+def purge(services: Services, job: Job | None = None) -> None:
+    """Apply the retention now, in small transactions."""
+    del job
+    config = services.config
+    body_age = config.retention_body_days * DAY_SECONDS
+    deleted = {
+        "tasks": _delete_old_tasks(services, config.retention_days),
+        "bodies": _repeat(services, _drop_bodies, body_age),
+        "rejections": _repeat(services, _drop_rejections, body_age),
+        "orphans": _repeat(services, _drop_orphans, ORPHAN_SECONDS),
+    }
+    if any(deleted.values()):
+        log.info("retention applied", action="purge", **deleted)
+
+
+def delete_tasks(services: Services, ids: Sequence[UUID]) -> None:
+    """Delete tasks with everything of theirs: first the objects in storage, then the rows.
+
+    Raises `StorageError`; the rows are then still there, and it can be tried again.
+    """
+    with services.db.reading() as session:
+        images = session.scalars(select(Image).where(Image.task_id.in_(ids))).all()
+        inputs = session.scalars(select(Input.key).where(Input.task_id.in_(ids))).all()
+        callbacks = session.scalars(select(Callback.id).where(Callback.task_id.in_(ids))).all()
+    keys = [*inputs, *(key for image in images for key in (image.key, image.thumbnail_key))]
+    services.storage.delete(key for key in keys if key)
+    with services.db.transaction() as session:
+        bodies.delete_chunks(session, [*callbacks, *(image.id for image in images)])
+        session.execute(delete(Task).where(Task.id.in_(ids)))
+
+
+def _delete_old_tasks(services: Services, days: int | None) -> int:
+    if days is None:
+        return 0
+    old = select(Task.id).where(Task.id < _made_before(days * DAY_SECONDS), Task.status.in_(FINAL))
+    deleted = 0
+    while True:
+        with services.db.reading() as session:
+            ids = session.scalars(old.order_by(Task.id).limit(BATCH)).all()
+        if not ids:
+            return deleted
+        delete_tasks(services, ids)
+        deleted += len(ids)
+
+
+def _repeat(services: Services, step: Step, age_seconds: float) -> int:
+    boundary = _made_before(age_seconds)
+    total = 0
+    while True:
+        with services.db.transaction() as session:
+            count = step(session, boundary)
+        total += count
+        if count < BATCH:
+            return total
+
+
+def _drop_bodies(session: Session, boundary: UUID) -> int:
+    in_chunks = exists().where(Chunk.owner_id == Callback.id)
+    # A task that still waits for storage may need its body.
+    under_way = exists().where(Task.id == Callback.task_id, Task.finished_at.is_(None))
+    ids = session.scalars(
+        select(Callback.id)
+        .where(Callback.id < boundary, or_(Callback.body.is_not(None), in_chunks), ~under_way)
+        .limit(BATCH)
+    ).all()
+    bodies.delete_chunks(session, ids)
+    session.execute(update(Callback).where(Callback.id.in_(ids)).values(body=None))
+    return len(ids)
+
+
+def _drop_rejections(session: Session, boundary: UUID) -> int:
+    ids = session.scalars(
+        select(Callback.id)
+        .where(Callback.verdict == Verdict.REJECTED, Callback.id < boundary)
+        .limit(BATCH)
+    ).all()
+    bodies.delete_chunks(session, ids)
+    session.execute(delete(Callback).where(Callback.id.in_(ids)))
+    return len(ids)
+
+
+def _drop_orphans(session: Session, boundary: UUID) -> int:
+    ids = session.scalars(
+        select(Chunk.owner_id)
+        .where(Chunk.owner_id < boundary)
+        .where(~exists().where(Callback.id == Chunk.owner_id))
+        .where(~exists().where(Image.id == Chunk.owner_id))
+        .distinct()
+        .limit(BATCH)
+    ).all()
+    bodies.delete_chunks(session, ids)
+    return len(ids)
+
+
+def _made_before(age_seconds: float) -> UUID:
+    return first_id(max(datetime.now(UTC) - timedelta(seconds=age_seconds), _BEGINNING))

@@ -1,0 +1,17 @@
+"""A pretend provider on loopback, for whoever develops against this service: it costs nothing.
+
+cli           the command, whose help lists all that goes wrong on request
+server        a running sandbox; application  its addresses
+acedata       Ace Data Cloud's protocol (another provider is another module beside it)
+submissions   a request as an `Edit` and as wishes; fields, rules  what a provider accepts
+studio        does an edit: rendering, effects; spoiling  wrong image files
+gallery       the pictures as files; hosting  how they are given out
+callbacks     results to the callback URL; chunking  without a length
+misbehaviours what goes wrong, by words in a prompt or by options
+ledger        what happened; scheduling  what is due later
+"""
+
+from app.sandbox.options import Options
+from app.sandbox.server import Sandbox, serve
+
+__all__ = ["Options", "Sandbox", "serve"]

@@ -1,0 +1,113 @@
+"""HTTP in: the API and the pages in Flask, the callback receiver beside it in plain WSGI."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, g
+from flask_limiter import Limiter
+from flask_wtf import CSRFProtect
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from app.config import Config
+from app.services import Services
+from app.web import auth, failures, health, lookups, pages, pictures, submissions
+from app.web.middleware import observed
+from app.web.receiver import Receiver
+from app.web.waiting import Waiters
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+ROOT = Path(__file__).parent.parent.parent
+THREADS = 256
+# How many threads are kept free of requests that wait, for callbacks and lookups.
+FREE_THREADS = 26
+SESSION_HOURS = 12
+
+
+def application(services: Services) -> "WSGIApplication":
+    """The whole of what is served over HTTP."""
+    config = services.config
+    receiver = Receiver(services)
+    whole: WSGIApplication = DispatcherMiddleware(create_app(services), {"/callbacks": receiver})
+    services.db.listen()
+    whole = observed(whole, https=config.public_url.startswith("https://"))
+    if proxies := config.trusted_proxies:
+        whole = ProxyFix(whole, x_for=proxies, x_proto=proxies, x_host=proxies)
+    return whole
+
+
+def create_app(services: Services) -> Flask:
+    """The Flask application: everything but the callback receiver."""
+    config = services.config
+    app = Flask(
+        "postback", template_folder=str(ROOT / "templates"), static_folder=str(ROOT / "static")
+    )
+    app.config.update(_settings(config))
+    app.extensions["services"] = services
+    app.extensions["waiters"] = Waiters(services.db, THREADS - FREE_THREADS)
+    app.extensions["checks"] = health.checks(services)
+    app.jinja_env.filters["own_path"] = pages.own_path
+    app.before_request(auth.check)
+    csrf = CSRFProtect(app)
+    for module in (submissions, lookups):
+        # Their callers prove themselves by a header that no form can send.
+        csrf.exempt(module.bp)
+    _limit_rates(app, config)
+    for module in (submissions, lookups, pictures, health, pages):
+        app.register_blueprint(module.bp)
+    app.view_functions["static"] = auth.public(app.view_functions["static"])
+    app.after_request(_page_policy(services))
+    failures.register(app)
+    return app
+
+
+def _settings(config: Config) -> dict[str, object]:
+    return {
+        "SECRET_KEY": config.secret_key,
+        "SECRET_KEY_FALLBACKS": list(config.secret_key_fallbacks),
+        "SESSION_COOKIE_NAME": "postback",
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "SESSION_COOKIE_SECURE": config.public_url.startswith("https://"),
+        "PERMANENT_SESSION_LIFETIME": timedelta(hours=SESSION_HOURS),
+        # As long as the session: a form that was left open over lunch still works.
+        "WTF_CSRF_TIME_LIMIT": None,
+        "PUBLIC_URL": config.public_url,
+        "MAX_CONTENT_LENGTH": config.max_upload_bytes,
+    }
+
+
+def _limit_rates(app: Flask, config: Config) -> None:
+    if config.rate_limits == "off":
+        return
+    limiter = Limiter(
+        lambda: str(g.key.id),
+        app=app,
+        application_limits=[config.rate_limits],
+        storage_uri="memory://",
+    )
+    # Who has no key gets nowhere; what is open to anybody costs nothing that a limit would save.
+    limiter.request_filter(lambda: "key" not in g)
+
+
+def _page_policy(services: Services) -> Callable[[Response], Response]:
+    images = "'self'"
+    if address := services.storage.address("any"):
+        parts = urlsplit(address)
+        images += f" {parts.scheme}://{parts.netloc}"
+    policy = (
+        f"default-src 'none'; img-src {images}; style-src 'self'; script-src 'self'; "
+        "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    )
+
+    def add(response: Response) -> Response:
+        if response.mimetype == "text/html":
+            response.headers.setdefault("Content-Security-Policy", policy)
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    return add

@@ -1,0 +1,77 @@
+"""Every error that leaves: JSON for programs, a page for people, and nothing of what is inside."""
+
+from http import HTTPStatus
+
+import structlog
+from flask import Flask, Response, render_template, request
+from flask_limiter import RateLimitExceeded
+from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import HTTPException
+
+from app.db import is_outage
+from app.errors import PostbackError, UnavailableError
+from app.web import envelope
+from app.web.envelope import CODES, HttpError
+from app.web.state import request_id
+
+log = structlog.get_logger()
+
+# Where programs call; everything else is a page.
+API_PATHS = ("/v1/", "/openai/", "/images/", "/callbacks/", "/healthz", "/readyz", "/metrics")
+
+
+def register(app: Flask) -> None:
+    """Answer every error of `app` in the one shape."""
+    app.register_error_handler(PostbackError, _on_known)
+    app.register_error_handler(HTTPException, _on_http)
+    app.register_error_handler(Exception, _on_unknown)
+
+
+def _on_known(error: PostbackError) -> Response:
+    return _answer(envelope.as_http_error(error))
+
+
+def _on_http(error: HTTPException) -> Response:
+    status = error.code or 500
+    if status < 400:
+        # A redirect of the router's own.
+        return error.get_response()  # type: ignore[return-value]  # werkzeug's, which Flask sends
+    headers = {
+        name: value
+        for name, value in error.get_headers()
+        if name in {"Allow", "Content-Range", "Retry-After", "WWW-Authenticate"}
+    }
+    message = _message(error, status)
+    if isinstance(error, RateLimitExceeded):
+        message = f"this API key may call {error.limit.limit}"
+        headers["Retry-After"] = str(error.limit.limit.get_expiry())
+    code = CODES.get(status, "api_error" if status >= 500 else "bad_request")
+    return _answer(HttpError(code, message, status=status, headers=headers))
+
+
+def _message(error: HTTPException, status: int) -> str:
+    if status == HTTPStatus.NOT_FOUND:
+        return f"there is nothing at {request.path[:200]}"
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        return f"{request.method} is not allowed here"
+    if isinstance(error, CSRFError):
+        return "the form is too old or was not sent from here: reload the page and try again"
+    return str(error.description or error.name)
+
+
+def _on_unknown(error: Exception) -> Response:
+    if is_outage(error):
+        log.warning("database away", action="request", error=str(error))
+        return _on_known(UnavailableError("the database is away"))
+    log.exception("unexpected error", action="request")
+    return _on_known(PostbackError("unexpected error"))
+
+
+def _answer(error: HttpError) -> Response:
+    if request.path.startswith(API_PATHS):
+        content = envelope.body(error, request_id())
+        return Response(content, error.status, error.headers, mimetype="application/json")
+    page = render_template(
+        "error.html", error=error, reason=HTTPStatus(error.status).phrase, trace_id=request_id()
+    )
+    return Response(page, error.status, error.headers, mimetype="text/html")

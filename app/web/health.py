@@ -1,0 +1,102 @@
+"""`/healthz`: the process lives; `/readyz`: it can work, each part by its name."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+
+import structlog
+from flask import Blueprint, current_app, jsonify
+from flask.typing import ResponseReturnValue
+
+from app import reports
+from app.db import is_outage
+from app.errors import UnavailableError
+from app.services import Services
+from app.web.auth import public
+
+log = structlog.get_logger()
+
+bp = Blueprint("health", __name__)
+
+CHECK_SECONDS = 6.0
+# How many leases a worker may be silent before it counts as gone.
+SILENT_LEASES = 2
+
+
+@bp.get("/healthz")
+@public
+def healthz() -> ResponseReturnValue:
+    """The process answers."""
+    return jsonify({"status": "ok"})
+
+
+@bp.get("/readyz")
+@public
+def readyz() -> ResponseReturnValue:
+    """Database, storage and worker heartbeat; 503 when one fails, within 10 s whatever hangs."""
+    problems: Mapping[str, str | None] = current_app.extensions["checks"].run()
+    ready = not any(problems.values())
+    parts = {name: problem or "ok" for name, problem in problems.items()}
+    return jsonify({"status": "ok" if ready else "failing", **parts}), 200 if ready else 503
+
+
+class Checks:
+    """Runs each check in a thread; one that hangs is not started again until it has ended."""
+
+    def __init__(self, checks: Mapping[str, Callable[[], None]], seconds: float) -> None:
+        self._checks = checks
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._running: dict[str, Future[None]] = {}
+
+    def run(self) -> dict[str, str | None]:
+        """For each check what is wrong, or None; all of them share the same seconds."""
+        deadline = time.monotonic() + self._seconds
+        futures = {name: self._start(name) for name in self._checks}
+        return {name: self._problem(future, deadline) for name, future in futures.items()}
+
+    def _start(self, name: str) -> Future[None]:
+        with self._lock:
+            if (running := self._running.get(name)) and not running.done():
+                return running
+            future: Future[None] = Future()
+            self._running[name] = future
+        threading.Thread(target=self._run, args=(name, future), daemon=True).start()
+        return future
+
+    def _run(self, name: str, future: Future[None]) -> None:
+        try:
+            self._checks[name]()
+            future.set_result(None)
+        except Exception as error:
+            future.set_exception(error)
+
+    def _problem(self, future: Future[None], deadline: float) -> str | None:
+        try:
+            future.result(max(0.0, deadline - time.monotonic()))
+        except FutureTimeoutError:
+            return f"no answer within {self._seconds:.0f} s"
+        except Exception as error:
+            log.warning("check failed", action="check", error=str(error))
+            # Anybody may read the answer: not where the database is, nor who asks it what.
+            if is_outage(error):
+                return "away"
+            return str(error).partition("\n")[0][:200] or type(error).__name__
+        return None
+
+
+def checks(services: Services) -> Checks:
+    """The checks of `/readyz`."""
+
+    def worker() -> None:
+        with services.db.reading() as session:
+            seconds = SILENT_LEASES * max(services.config.lease_seconds, 5.0)
+            if not reports.worker_seen(session, seconds):
+                raise UnavailableError(f"no worker was seen for {seconds:.0f} s")
+
+    return Checks(
+        {"database": services.db.check, "storage": services.storage.check, "worker": worker},
+        CHECK_SECONDS,
+    )

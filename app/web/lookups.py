@@ -1,0 +1,88 @@
+"""Looking up: tasks, and the callbacks that came in or were refused."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import Blueprint, Response, jsonify, stream_with_context
+from flask.typing import ResponseReturnValue
+
+from app import bodies, reports
+from app.errors import NotFoundError
+from app.models import Callback, Scope, TaskStatus, Verdict
+from app.reports import CallbackFilter, TaskFilter
+from app.web import parameters
+from app.web.auth import requires
+from app.web.state import services
+
+bp = Blueprint("lookups", __name__, url_prefix="/v1")
+
+
+@bp.get("/tasks/<id_>")
+@requires(Scope.READ)
+def task(id_: str) -> ResponseReturnValue:
+    """One task, by our id or the provider's."""
+    with services().db.reading() as session:
+        found = reports.find_task(session, id_)
+        return jsonify(reports.task_in_full(services(), session, found))
+
+
+@bp.get("/tasks")
+@requires(Scope.READ)
+def tasks() -> ResponseReturnValue:
+    """A page of tasks, the newest first."""
+    wanted = task_filter()
+    with services().db.reading() as session:
+        page, following = reports.list_tasks(
+            session, wanted, limit=parameters.limit(), before=parameters.uuid("cursor")
+        )
+        return _page(reports.tasks_in_short(services(), session, page), following)
+
+
+@bp.get("/callbacks")
+@requires(Scope.READ)
+def callbacks() -> ResponseReturnValue:
+    """A page of callbacks, the newest first; `verdict=rejected` is the rejection log."""
+    wanted = CallbackFilter(
+        verdict=parameters.word("verdict", Verdict),
+        task_id=parameters.uuid("task_id"),
+        created_after=parameters.time("created_after"),
+    )
+    with services().db.reading() as session:
+        items, following = reports.list_callbacks(
+            session, wanted, limit=parameters.limit(), before=parameters.uuid("cursor")
+        )
+    return _page(items, following)
+
+
+@bp.get("/callbacks/<uuid:id_>/body")
+@requires(Scope.ADMIN)
+def callback_body(id_: UUID) -> ResponseReturnValue:
+    """What came in, byte for byte."""
+    with services().db.reading() as session:
+        callback = session.get(Callback, id_)
+    if callback is None:
+        raise NotFoundError(f"there is no callback {str(id_)!r}")
+
+    def pieces() -> Any:
+        with services().db.reading() as session:
+            yield from bodies.read_body(session, id_)
+
+    # Never with the type that it came with: a browser must not run what a stranger sent.
+    return Response(stream_with_context(pieces()), mimetype="application/octet-stream")
+
+
+def task_filter() -> TaskFilter:
+    """The filter that the query string describes.  Raises `InvalidFieldError`."""
+    return TaskFilter(
+        status=parameters.word("status", TaskStatus),
+        provider=parameters.text("provider"),
+        model=parameters.text("model"),
+        trace_id=parameters.text("trace_id"),
+        created_after=parameters.time("created_after"),
+        created_before=parameters.time("created_before"),
+        q=parameters.text("q"),
+    )
+
+
+def _page(items: list[dict[str, Any]], following: UUID | None) -> Response:
+    return jsonify({"items": items, "next_cursor": following and str(following)})

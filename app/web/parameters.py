@@ -1,0 +1,94 @@
+"""Reading what comes in a query string or a JSON body; bad input names the field and the rule."""
+
+import re
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+from uuid import UUID
+
+from flask import request
+
+from app import bodies
+from app.errors import InvalidFieldError, InvalidResultError
+from app.web.envelope import HttpError
+from app.web.intake import too_large
+
+E = TypeVar("E", bound=StrEnum)
+
+MAX_JSON_BYTES = 4 * 2**20
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 100
+
+
+def json_object() -> dict[str, Any]:
+    """The JSON object in the body.  Raises `HttpError`."""
+    if request.mimetype != "application/json":
+        raise HttpError(
+            "unsupported_media_type",
+            f"Content-Type: expected application/json, not {request.mimetype or 'none'!r}",
+        )
+    data = request.stream.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        raise too_large(MAX_JSON_BYTES)
+    try:
+        return bodies.read_json(data)
+    except InvalidResultError as error:
+        raise HttpError("bad_request", f"the body: {error}") from None
+
+
+def text(name: str) -> str | None:
+    """A parameter as it is; empty means none."""
+    return request.args.get(name) or None
+
+
+def word(name: str, words: type[E]) -> E | None:
+    """A parameter that is one of `words`."""
+    value = text(name)
+    if value is None:
+        return None
+    try:
+        return words(value)
+    except ValueError:
+        raise InvalidFieldError(
+            name, f"{name}: expected one of {', '.join(words)}, not {value!r}"
+        ) from None
+
+
+def uuid(name: str) -> UUID | None:
+    """A parameter that is a UUID."""
+    value = text(name)
+    if value is None:
+        return None
+    try:
+        return UUID(value)
+    except ValueError:
+        raise InvalidFieldError(name, f"{name}: expected a UUID, not {value!r}") from None
+
+
+def time(name: str) -> datetime | None:
+    """A parameter that is a time by RFC 3339; without an offset it is UTC."""
+    value = text(name)
+    if value is None:
+        return None
+    rule = "expected a time such as 2026-11-20T08:31:26.577Z"
+    try:
+        # The plus sign of an offset that was not escaped arrives as a blank.
+        at = datetime.fromisoformat(re.sub(r"(T.*) (\d\d:\d\d)$", r"\1+\2", value))
+    except ValueError:
+        raise InvalidFieldError(name, f"{name}: {rule}, not {value!r}") from None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    if at.year < 1971:
+        raise InvalidFieldError(name, f"{name}: {rule}, not before 1971")
+    return at
+
+
+def limit() -> int:
+    """How many items a page has."""
+    value = text("limit")
+    if value is None:
+        return DEFAULT_LIMIT
+    if not re.fullmatch(r"\d{1,9}", value) or not 1 <= int(value) <= MAX_LIMIT:
+        raise InvalidFieldError(
+            "limit", f"limit: expected a whole number from 1 to {MAX_LIMIT}, not {value!r}"
+        )
+    return int(value)

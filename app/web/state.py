@@ -1,0 +1,24 @@
+"""The parts that this process's views work with."""
+
+from typing import cast
+
+from flask import current_app, request
+
+from app.services import Services
+from app.web.middleware import REQUEST_ID
+from app.web.waiting import Waiters
+
+
+def services() -> Services:
+    """The services of the application that answers this request."""
+    return cast(Services, current_app.extensions["services"])
+
+
+def waiters() -> Waiters:
+    """Who waits for tasks in this process."""
+    return cast(Waiters, current_app.extensions["waiters"])
+
+
+def request_id() -> str:
+    """This request's id, the `trace_id` of its errors."""
+    return str(request.environ.get(REQUEST_ID, ""))

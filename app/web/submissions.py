@@ -1,0 +1,107 @@
+"""`POST /v1/images/edits`, under three paths: the clients of either provider change only the base URL."""
+
+import time
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Blueprint, Response, g, jsonify, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy import select
+
+from app import edits, tasks
+from app.models import FINAL, Image, ImageStatus, Scope, Task, TaskStatus
+from app.signing import Picture
+from app.web import parameters
+from app.web.auth import requires
+from app.web.envelope import HttpError
+from app.web.state import services, waiters
+
+bp = Blueprint("submissions", __name__)
+
+
+@bp.post("/v1/images/edits")
+@bp.post("/openai/images/edits")
+@bp.post("/v1/image/edits")
+@requires(Scope.SUBMIT)
+def submit() -> ResponseReturnValue:
+    """Store the edit and answer: at once for `async` and `callback_url`, else with the result."""
+    # A field that is null is one that is not there.
+    body = {name: value for name, value in parameters.json_object().items() if value is not None}
+    parts = services()
+    default = "agcloud" if request.path == "/v1/image/edits" else parts.config.default_provider
+    provider = edits.check_request(parts, body, default)
+    if body.get("async") or "callback_url" in body:
+        return _accepted(_create(body, provider))
+    with waiters().place():
+        return _await_result(_create(body, provider), body)
+
+
+def _create(body: Mapping[str, Any], provider: str) -> Task:
+    parts = services()
+    with parts.db.transaction() as session:
+        return edits.create(session, parts, body, provider=provider, api_key_id=g.key.id)
+
+
+def _accepted(task: Task) -> Response:
+    response = jsonify(_head(task))
+    response.headers["Location"] = url_for("lookups.task", id_=task.id)
+    return response
+
+
+def _await_result(task: Task, body: Mapping[str, Any]) -> Response:
+    def ended() -> Task | None:
+        with services().db.reading() as session:
+            now = tasks.get(session, task.id)
+        return now if now.status in FINAL else None
+
+    final = waiters().wait(task.id, ended, services().config.sync_wait)
+    if final is None:
+        raise HttpError(
+            "timeout",
+            "the result is not there yet; the task goes on, and nothing is lost",
+            headers={"x-should-retry": "false"},
+            extra={"task_id": str(task.id)},
+        )
+    if final.status is not TaskStatus.SUCCEEDED:
+        raise HttpError(
+            final.error_code or "api_error",
+            final.error_message or "the edit failed",
+            status=final.error_status or 500,
+            extra={"task_id": str(task.id)},
+        )
+    return _result(final, as_base64=body.get("response_format") == "b64_json")
+
+
+def _result(task: Task, *, as_base64: bool) -> Response:
+    parts = services()
+    stored = select(Image).filter_by(task_id=task.id, status=ImageStatus.STORED)
+    with parts.db.reading() as session:
+        images = session.scalars(stored.order_by(Image.index)).all()
+    answer = {
+        **_head(task),
+        "created": int(task.finished_at.timestamp() if task.finished_at else time.time()),
+        "model": task.model,
+        "data": [_item(image, as_base64) for image in images],
+    }
+    if task.usage:
+        answer["usage"] = task.usage
+    return jsonify(answer)
+
+
+def _item(image: Image, as_base64: bool) -> dict[str, Any]:
+    prompt = {"revised_prompt": image.revised_prompt} if image.revised_prompt else {}
+    if not as_base64:
+        extension = str(image.key).rpartition(".")[2]
+        url = services().picture_url(Picture.OUTPUT, image.id, extension)
+        return {"url": url, **prompt}
+    with services().storage.open(str(image.key)) as file:
+        return {"b64_json": b64encode(file.read()).decode(), **prompt}
+
+
+def _head(task: Task) -> dict[str, Any]:
+    return {
+        "success": True,
+        "task_id": str(task.id),
+        "trace_id": task.trace_id or str(task.id),
+    }

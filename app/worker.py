@@ -1,0 +1,248 @@
+"""The job loop: claims jobs, runs each in a thread of its own, and writes down how it ended."""
+
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from uuid import uuid4
+
+import structlog
+from sqlalchemy import delete, insert, update
+from sqlalchemy.orm import Session
+
+from app import edits, images, jobs, reconcile, results, retention
+from app.columns import db_now
+from app.db import is_outage
+from app.errors import LeaseLostError, PostbackError
+from app.jobs import Conclusion, Job, Kind, OnLost
+from app.models import Worker as Row
+from app.services import Services
+
+log = structlog.get_logger()
+
+# How long to wait for a wake-up; between processes on SQLite there is none.
+POLL_SECONDS = {"postgresql": 1.0, "sqlite": 0.1}
+OUTAGE_PAUSE_SECONDS = 0.5
+# Hosts kill a process 30 s after they asked it to end.
+GRACE_SECONDS = 25.0
+LONGEST_BEAT_SECONDS = 5.0
+# A worker that was not seen for this many leases is forgotten.
+FORGOTTEN_LEASES = 20
+
+
+@dataclass(frozen=True)
+class Handler:
+    """What one kind of job does.
+
+    `run` does the work, outside of any transaction, and gives what is left to write.  `lost` runs
+    instead when the worker before this one went silent and the policy is not simply to retry.
+    `failed` takes note of an error in the transaction that reschedules the job or, when its last
+    argument says so, ends it.
+    """
+
+    run: Callable[[Services, Job], Conclusion | None]
+    lost: Callable[[Services, Job], Conclusion | None] | None = None
+    failed: Callable[[Session, Job, BaseException, bool], None] | None = None
+
+
+HANDLERS: Mapping[Kind, Handler] = {
+    Kind.SUBMIT: Handler(edits.submit, lost=edits.submission_lost, failed=edits.submission_failed),
+    Kind.INGEST: Handler(results.ingest, failed=results.ingestion_failed),
+    Kind.COMPACT: Handler(results.compact),
+    Kind.STORE_IMAGE: Handler(images.store, failed=images.storing_failed),
+    Kind.RECONCILE: Handler(reconcile.ask),
+    Kind.EXPIRE: Handler(reconcile.expire),
+    Kind.PURGE: Handler(retention.purge),
+}
+
+
+class Worker:
+    """One worker of any number; `run` returns after `stop`."""
+
+    def __init__(self, services: Services, handlers: Mapping[Kind, Handler] = HANDLERS) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:6]}"
+        self._services = services
+        self._handlers = handlers
+        config = services.config
+        # For each queue, how many jobs run at once here, and how many over all workers.
+        self._limits: dict[str, tuple[int, int | None]] = {
+            jobs.WORK_QUEUE: (config.worker_concurrency, None),
+            jobs.IMAGE_QUEUE: (config.worker_concurrency, None),
+        }
+        for queue in jobs.limited_queues(services.providers):
+            self._limits[queue] = (config.provider_concurrency, config.provider_concurrency)
+        # Not by their ids: SQLite gives the id of a job that is done to the next one.
+        self._held: set[Job] = set()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._drained = threading.Event()
+
+    def run(self) -> None:
+        """Work until `stop`, then wait for what is under way, at most `GRACE_SECONDS`."""
+        db = self._services.db
+        db.signals.connect(jobs.CHANNEL, lambda _payload: self._wake.set())
+        db.listen()
+        heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        heartbeat.start()
+        log.info("worker started", action="start", worker=self.name)
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                self._claim_all()
+            except Exception as error:
+                self._endure("claim", error)
+            self._wake.wait(POLL_SECONDS[db.engine.dialect.name])
+        self._drain()
+        # Before this worker's row goes: a last beat would put it there again.
+        heartbeat.join()
+        self._leave()
+        log.info("worker stopped", action="stop", worker=self.name)
+
+    def stop(self) -> None:
+        """Claim nothing more, and let `run` return."""
+        self._stopping.set()
+        self._wake.set()
+
+    def _claim_all(self) -> None:
+        with self._services.db.reading() as session:
+            due = jobs.due_queues(session, list(self._limits))
+        busy = Counter(job.queue for job in list(self._held))
+        for queue in due:
+            slots, limit = self._limits[queue]
+            if room := slots - busy[queue]:
+                self._claim(queue, room, limit)
+
+    def _claim(self, queue: str, room: int, limit: int | None) -> None:
+        with self._services.db.transaction() as session:
+            claimed = jobs.claim(
+                session,
+                queue,
+                room=room,
+                limit=limit,
+                worker=self.name,
+                seconds=self._services.config.lease_seconds,
+            )
+        for job in claimed:
+            self._held.add(job)
+            threading.Thread(target=self._work, args=(job,), name=job.kind, daemon=True).start()
+
+    def _work(self, job: Job) -> None:
+        structlog.contextvars.bind_contextvars(
+            job=job.id, kind=job.kind, task_id=job.task_id and str(job.task_id)
+        )
+        try:
+            self._run(job, self._handlers[job.kind])
+        except LeaseLostError as error:
+            log.warning("job lost", action="lose", reason=str(error))
+        except Exception:
+            # The lease runs out, and the job is taken over.
+            log.exception("job neither finished nor failed", action="abandon")
+        finally:
+            self._held.discard(job)
+            self._wake.set()
+
+    def _run(self, job: Job, handler: Handler) -> None:
+        lost = job.lost and job.policy.on_lost is OnLost.RECONCILE and handler.lost
+        try:
+            conclude = (lost or handler.run)(self._services, job)
+        except LeaseLostError:
+            raise
+        except Exception as error:
+            self._fail(job, handler, error)
+        else:
+            # Not in the `try`: once the work is done, it must not count as never begun.
+            self._commit(job, conclude)
+
+    def _commit(self, job: Job, conclude: Conclusion | None) -> None:
+        def write(session: Session) -> None:
+            jobs.finish(session, job)
+            if conclude is not None:
+                conclude(session)
+
+        self._insist(write)
+
+    def _fail(self, job: Job, handler: Handler, error: Exception) -> None:
+        decision = jobs.decide(job.policy, job.failures, error)
+        _log_failure(error, decision)
+
+        def write(session: Session) -> None:
+            if decision is None:
+                jobs.finish(session, job)
+            else:
+                jobs.retry(session, job, decision, error)
+            if handler.failed is not None:
+                handler.failed(session, job, error, decision is None)
+
+        self._insist(write)
+
+    def _insist(self, write: Conclusion) -> None:
+        # The work is done and may have cost money: what came of it is written down however long the
+        # database is away.  Should somebody else have taken over by then, the lease says so.
+        while True:
+            try:
+                with self._services.db.transaction() as session:
+                    return write(session)
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                log.warning("database away, job waits", action="wait", error=str(error))
+                # Nothing tells when it is back.
+                time.sleep(OUTAGE_PAUSE_SECONDS)
+
+    def _beat(self) -> None:
+        seconds = self._services.config.lease_seconds
+        pause = 0.0
+        while not self._drained.wait(pause):
+            try:
+                self._renew(seconds)
+            except Exception as error:
+                self._endure("beat", error)
+            pause = min(seconds / 3, LONGEST_BEAT_SECONDS)
+
+    def _renew(self, seconds: float) -> None:
+        held = list(self._held)
+        with self._services.db.transaction() as session:
+            if held:
+                jobs.renew(session, held, seconds)
+            seen = update(Row).where(Row.name == self.name).values(seen_at=db_now())
+            if session.scalar(seen.returning(Row.name)) is None:
+                session.execute(insert(Row).values(name=self.name))
+                jobs.ensure_periodic(session, self._services.providers)
+            forgotten = Row.seen_at < db_now(-FORGOTTEN_LEASES * seconds)
+            session.execute(delete(Row).where(forgotten))
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self._held and time.monotonic() < deadline:
+            self._wake.clear()
+            self._wake.wait(0.1)
+        self._drained.set()
+
+    def _leave(self) -> None:
+        try:
+            with self._services.db.transaction() as session:
+                session.execute(delete(Row).where(Row.name == self.name))
+                jobs.release(session, list(self._held))
+        except Exception as error:
+            self._endure("drain", error)
+
+    def _endure(self, action: str, error: Exception) -> None:
+        if is_outage(error):
+            log.warning("database away", action=action, error=str(error))
+        else:
+            log.error("worker error", action=action, exc_info=error)
+        self._stopping.wait(OUTAGE_PAUSE_SECONDS)
+
+
+def _log_failure(error: Exception, decision: jobs.Retry | None) -> None:
+    known = isinstance(error, PostbackError) or is_outage(error)
+    log.warning(
+        "job failed" if decision is None else "job will be tried again",
+        action="fail" if decision is None else "retry",
+        error=f"{type(error).__name__}: {error}",
+        retry_in=decision and round(decision.seconds, 1),
+        exc_info=None if known else error,
+    )

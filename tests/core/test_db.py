@@ -1,0 +1,326 @@
+"""The database: short transactions, wake-ups with a commit, and what counts as its outage."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from app import db
+from app.db import Database, Signals, is_outage, notify
+from app.models import Audit, Chunk, Task, new_id
+from app.services import Services
+from tests.core.sites import PATIENCE
+from tests.factories import eventually, get_task, make_task
+from tests.servers.postgres import Postgres
+
+ROOT = Path(__file__).parents[2]
+
+
+class Woken:
+    """Payloads of the wake-ups on one channel, as they come."""
+
+    def __init__(self, signals: Signals, channel: str) -> None:
+        self.payloads: list[str] = []
+        self._changed = threading.Condition()
+        signals.connect(channel, self._note)
+
+    def _note(self, payload: str) -> None:
+        with self._changed:
+            self.payloads.append(payload)
+            self._changed.notify_all()
+
+    def wait_for(self, payload: str) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: payload in self.payloads, PATIENCE)
+
+
+@pytest.fixture
+def another(database_url: str) -> Iterator[Database]:
+    """The same database as another process has it."""
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def listening(postgres_url: str) -> Iterator[Database]:
+    """A PostgreSQL database whose wake-ups arrive here."""
+    database = Database(postgres_url)
+    database.listen()
+    yield database
+    database.close()
+
+
+def send(database: Database, channel: str, payload: str) -> None:
+    with database.transaction() as session:
+        notify(session, channel, payload)
+
+
+def count(database: Database) -> int:
+    with database.reading() as session:
+        return session.scalar(select(func.count()).select_from(Audit)) or 0
+
+
+def test_a_signal_reaches_those_who_listen_on_its_channel() -> None:
+    signals = Signals()
+    first, second, other = (Woken(signals, name) for name in ("a", "a", "b"))
+
+    signals.send("a", "payload")
+    signals.send("nobody")
+
+    assert first.payloads == second.payloads == ["payload"]
+    assert other.payloads == []
+    assert {"a", "b"} <= set(signals.channels())
+
+
+def test_a_transaction_commits_whole_or_not_at_all(parts: Services) -> None:
+    def add(*, fail: bool) -> None:
+        with parts.db.transaction() as session:
+            session.add(Audit(actor="a", action="b"))
+            session.flush()
+            if fail:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        add(fail=True)
+    assert count(parts.db) == 0
+    add(fail=False)
+    assert count(parts.db) == 1
+
+
+def test_what_was_read_can_be_used_after_the_transaction(parts: Services) -> None:
+    task = make_task(parts)
+    assert get_task(parts, task.id).prompt == task.prompt
+
+
+def test_a_wake_up_comes_after_the_commit(sqlite_parts: Services) -> None:
+    seen: list[int] = []
+    sqlite_parts.db.signals.connect("a", lambda _: seen.append(count(sqlite_parts.db)))
+
+    with sqlite_parts.db.transaction() as session:
+        session.add(Audit(actor="a", action="b"))
+        notify(session, "a")
+        notify(session, "a")
+        assert seen == []
+
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("mode", ["journal_mode wal", "synchronous 2", "foreign_keys 1"])
+def test_sqlite_is_set_to_be_safe(sqlite_parts: Services, mode: str) -> None:
+    name, value = mode.split()
+    with sqlite_parts.db.reading() as session:
+        assert str(session.scalar(text(f"PRAGMA {name}"))) == value
+
+
+def test_postgresql_ends_a_transaction_that_was_left_open(postgres_parts: Services) -> None:
+    with postgres_parts.db.reading() as session:
+        setting = session.scalar(text("SHOW idle_in_transaction_session_timeout"))
+    assert setting == "15s"
+
+
+def test_writers_of_several_processes_wait_for_each_other_on_sqlite(
+    sqlite_parts: Services, sqlite_url: str
+) -> None:
+    task = make_task(sqlite_parts)
+    databases = [Database(sqlite_url) for _ in range(4)]
+
+    def raise_count(database: Database) -> None:
+        for _ in range(10):
+            with database.transaction() as session:
+                # Reads first: without the lock from the beginning, the write would be refused.
+                session.get_one(Task, task.id).asks += 1
+
+    threads = [threading.Thread(target=raise_count, args=(each,)) for each in databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for database in databases:
+        database.close()
+
+    assert get_task(sqlite_parts, task.id).asks == 40
+
+
+def test_a_reader_does_not_wait_for_a_writer(parts: Services) -> None:
+    with parts.db.transaction() as session:
+        session.add(Audit(actor="a", action="b"))
+        session.flush()
+        assert count(parts.db) == 0
+
+
+def test_a_wake_up_reaches_other_processes_once_it_is_committed(
+    listening: Database, postgres_url: str
+) -> None:
+    woken = Woken(listening.signals, "a")
+    sender = Database(postgres_url)
+
+    def send_and_fail() -> None:
+        with sender.transaction() as session:
+            notify(session, "a", "lost")
+            raise ZeroDivisionError
+
+    woken.wait_for("")  # It listens now.
+    with pytest.raises(ZeroDivisionError):
+        send_and_fail()
+    with sender.transaction() as session:
+        notify(session, "a", "1")
+        notify(session, "a", "1")
+        notify(session, "b", "for others")
+    send(sender, "a", "2")
+    sender.close()
+
+    woken.wait_for("2")
+    assert woken.payloads == ["", "1", "2"]
+
+
+def test_a_channel_that_was_connected_after_listening_began_was_never_heard(
+    listening: Database,
+) -> None:
+    first = Woken(listening.signals, "first")
+    first.wait_for("")
+
+    late = Woken(listening.signals, "late")
+    late.wait_for("")
+    send(listening, "late", "1")
+
+    late.wait_for("1")
+
+
+def test_listening_goes_on_after_the_server_was_restarted(
+    listening: Database, postgres: Postgres
+) -> None:
+    woken = Woken(listening.signals, "a")
+    woken.wait_for("")
+    woken.payloads.clear()
+
+    postgres.restart(immediate=True)
+
+    # Something may have been missed: whoever listens must look.
+    woken.wait_for("")
+    send(listening, "a", "afterwards")
+    woken.wait_for("afterwards")
+
+
+def test_listening_ends_with_the_database(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    database.listen()
+    database.listen()
+    named = [thread for thread in threading.enumerate() if thread.name == "listen"]
+    assert len(named) == 1
+    database.close()
+    eventually(lambda: not named[0].is_alive())
+
+
+def test_the_pool_recovers_from_a_restart_by_itself(
+    postgres_parts: Services, postgres: Postgres
+) -> None:
+    assert count(postgres_parts.db) == 0
+    postgres.restart(immediate=True)
+    assert count(postgres_parts.db) == 0
+
+
+def caught(action: Callable[[], object]) -> Exception:
+    with pytest.raises(DBAPIError) as error:
+        action()
+    return error.value
+
+
+def test_a_server_that_is_away_is_an_outage(postgres_parts: Services, postgres: Postgres) -> None:
+    with postgres.down():
+        assert is_outage(caught(lambda: count(postgres_parts.db)))
+
+
+def test_a_connection_that_breaks_in_the_middle_is_an_outage(
+    postgres_parts: Services, postgres: Postgres
+) -> None:
+    def read_twice() -> None:
+        with postgres_parts.db.reading() as session:
+            session.execute(text("SELECT 1"))
+            postgres.restart(immediate=True)
+            session.execute(text("SELECT 1"))
+
+    assert is_outage(caught(read_twice))
+
+
+def test_a_sqlite_file_that_cannot_be_opened_is_an_outage(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/no/such/folder/file.db")
+    assert is_outage(caught(lambda: count(database)))
+    database.close()
+
+
+def test_a_wrong_statement_is_no_outage(parts: Services) -> None:
+    owner_id = new_id()
+
+    def add_twice() -> None:
+        for _ in range(2):
+            with parts.db.transaction() as session:
+                session.add(Chunk(owner_id=owner_id, position=0, data=b""))
+
+    error = caught(add_twice)
+    assert isinstance(error, IntegrityError)
+    assert not is_outage(error)
+
+
+def test_a_value_too_long_for_an_index_looked_like_an_outage(postgres_parts: Services) -> None:
+    # It would have been tried again for ever, and nothing else in its batch would have been stored.
+    text_ = "".join(map(str, range(20_000)))
+    error = caught(lambda: make_task(postgres_parts, columns={"provider_task_id": text_}))
+    assert isinstance(error, OperationalError)
+    assert not is_outage(error)
+
+
+def test_no_connection_to_be_had_is_an_outage_and_a_bug_is_none() -> None:
+    assert is_outage(PoolTimeoutError())
+    assert not is_outage(KeyError("a bug"))
+    assert not is_outage(psycopg.OperationalError())
+
+
+def test_reserved_connections_share_the_wake_ups(parts: Services) -> None:
+    reserved = parts.db.reserve(2)
+    assert reserved.signals is parts.db.signals
+    assert (reserved.engine is parts.db.engine) == parts.config.sqlite
+    make_task(parts)
+    with reserved.transaction() as session:
+        session.add(Audit(actor="a", action="b"))
+    assert count(parts.db) == 1
+    reserved.engine.dispose()
+
+
+def test_the_tables_of_this_version_are_fine(parts: Services) -> None:
+    parts.db.check()
+
+
+def test_the_tables_of_another_version_are_told(parts: Services) -> None:
+    with parts.db.transaction() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = 'old'"))
+    with pytest.raises(RuntimeError, match=r"the tables are at old, expected .*: run migrate"):
+        parts.db.check()
+
+
+def test_two_databases_are_the_same_one(parts: Services, another: Database) -> None:
+    make_task(parts)
+    with another.reading() as session:
+        assert session.scalar(select(func.count()).select_from(Task)) == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_several_processes_may_migrate_at_once(
+    kind: str, tmp_path: Path, postgres: Postgres
+) -> None:
+    url = f"sqlite:///{tmp_path}/new/file.db" if kind == "sqlite" else postgres.new_database()
+    command = [sys.executable, "-c", "import sys; from app import db; db.migrate(sys.argv[1])", url]
+    processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]  # noqa: S603 - our own program
+
+    assert [process.wait(60) for process in processes] == [0, 0]
+    database = Database(url)
+    database.check()
+    database.close()
+    db.migrate(url)

@@ -1,0 +1,497 @@
+"""An image on its way into storage: what is fetched, what is refused, and how its task ends."""
+
+import base64
+import gzip
+import hashlib
+import io
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import IPv4Network
+from typing import BinaryIO
+
+import pytest
+from PIL import Image as Pillow
+from sqlalchemy import func, select
+
+from app import images, jobs
+from app.errors import BlockedAddressError, ImageError, OutboundError, StorageError
+from app.jobs import Job, Kind
+from app.models import Chunk, Event, Image, ImageStatus, Task, TaskStatus
+from app.models import Job as JobRow
+from app.outbound import Outbound
+from app.services import Services
+from app.storage import Storage
+from tests.core.sites import Answer, Asked, Site
+from tests.factories import (
+    claim,
+    conclude,
+    deliver,
+    due_kinds,
+    eventually,
+    fail_next,
+    get_task,
+    images_of,
+    make_task,
+    noisy_png,
+    png,
+    reconfigured,
+    run_next,
+    somebody_waits,
+    success,
+    timeline,
+)
+
+
+class FailingStorage:
+    """Storage that refuses everything, or only keys that begin with `prefix`."""
+
+    def __init__(self, real: Storage, prefix: str = "") -> None:
+        self._real = real
+        self._prefix = prefix
+        self.refused: list[str] = []
+
+    def put(self, key: str, file: BinaryIO, content_type: str) -> None:
+        if key.startswith(self._prefix):
+            self.refused.append(key)
+            raise StorageError("storage is down")
+        self._real.put(key, file, content_type)
+
+    def open(self, key: str) -> BinaryIO:
+        return self._real.open(key)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        self._real.delete(keys)
+
+    def address(self, key: str) -> str | None:
+        return self._real.address(key)
+
+    def check(self) -> None:
+        raise StorageError("storage is down")
+
+
+def with_storage_down(parts: Services, prefix: str = "") -> Services:
+    return replace(parts, storage=FailingStorage(parts.storage, prefix))
+
+
+def stored_bytes(parts: Services, key: str | None) -> bytes:
+    with parts.storage.open(str(key)) as file:
+        return file.read()
+
+
+def chunks(parts: Services) -> int:
+    with parts.db.reading() as session:
+        return session.scalar(select(func.count()).select_from(Chunk)) or 0
+
+
+def tries_used(parts: Services) -> int:
+    with parts.db.reading() as session:
+        failures = session.scalars(select(JobRow.failures).filter_by(kind=Kind.STORE_IMAGE))
+        return failures.one()
+
+
+def only_image(parts: Services) -> Image:
+    with parts.db.reading() as session:
+        return session.scalars(select(Image)).one()
+
+
+def test_an_image_is_copied_with_a_thumbnail_and_ends_its_task(parts: Services, host: Site) -> None:
+    data = noisy_png(600)
+    url = host.serve("/a.png?signature=1", data, headers={"Content-Type": "text/plain"})
+    task = make_task(parts)
+    deliver(parts, task, success(url))
+
+    run_next(parts, Kind.STORE_IMAGE)
+
+    image = only_image(parts)
+    assert image.status is ImageStatus.STORED
+    assert (image.key, image.content_type) == (f"images/{task.id}/0.png", "image/png")
+    assert (image.size, image.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert (image.width, image.height) == (600, 600)
+    assert image.stored_at is not None
+    assert stored_bytes(parts, image.key) == data
+    thumbnail = Pillow.open(io.BytesIO(stored_bytes(parts, image.thumbnail_key)))
+    assert (thumbnail.format, thumbnail.size) == ("WEBP", (480, 480))
+    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
+    assert get_task(parts, task.id).finished_at is not None
+    assert timeline(parts, task) == ["created", "received", "image_stored", "succeeded"]
+    assert due_kinds(parts) == ["submit"]
+
+
+def test_our_provider_key_is_not_told_to_image_hosts(sqlite_parts: Services, host: Site) -> None:
+    deliver(sqlite_parts, make_task(sqlite_parts), success(host.serve("/a.png", png())))
+    run_next(sqlite_parts, Kind.STORE_IMAGE)
+    (asked,) = host.asked("/a.png")
+    assert asked.headers["Authorization"] is None
+    assert asked.headers["Cookie"] is None
+
+
+def test_the_last_of_several_images_ends_the_task(parts: Services, host: Site) -> None:
+    urls = [host.serve(f"/{number}", png(colour=c)) for number, c in enumerate(("red", "blue"))]
+    task = make_task(parts)
+    deliver(parts, task, success(*urls))
+
+    run_next(parts, Kind.STORE_IMAGE)
+    assert get_task(parts, task.id).status is TaskStatus.RECEIVED
+    run_next(parts, Kind.STORE_IMAGE)
+    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"<html><body>Sign in</body></html>", "not_an_image"),
+        (b"", "not_an_image"),
+        (png(64, 64)[:-20], "truncated_image"),
+        (png(1001, 1000), "too_many_pixels"),
+        (noisy_png(200), "too_large"),
+    ],
+)
+def test_what_is_no_usable_image_fails_at_once(
+    sqlite_parts: Services, host: Site, data: bytes, code: str
+) -> None:
+    strict = reconfigured(sqlite_parts, max_image_pixels=1_000_000, max_image_bytes=100_000)
+    task = make_task(strict)
+    deliver(strict, task, success(host.serve("/a", data)))
+
+    error = fail_next(strict, Kind.STORE_IMAGE)
+
+    image = only_image(sqlite_parts)
+    assert (image.status, image.error_code) == (ImageStatus.FAILED, code)
+    assert image.error_message == str(error)
+    task = get_task(sqlite_parts, task.id)
+    assert (task.status, task.error_code, task.error_status) == (TaskStatus.FAILED, code, 500)
+    assert timeline(sqlite_parts, task)[-2:] == ["image_failed", "failed"]
+    assert due_kinds(sqlite_parts) == ["submit"]
+
+
+def test_a_body_without_a_declared_length_is_counted(sqlite_parts: Services, host: Site) -> None:
+    # Inflated it is a thousand times as large as it looks.
+
+    packed = gzip.compress(bytes(5_000_000))
+    url = host.serve("/a", packed, headers={"Content-Encoding": "gzip"})
+    strict = reconfigured(sqlite_parts, max_image_bytes=1_000_000)
+    deliver(strict, make_task(strict), success(url))
+    assert isinstance(fail_next(strict, Kind.STORE_IMAGE), OutboundError)
+    assert only_image(strict).error_code == "too_large"
+
+
+def test_base64_in_a_body_is_counted_too(sqlite_parts: Services) -> None:
+    strict = reconfigured(sqlite_parts, max_image_bytes=100)
+    deliver(strict, make_task(strict), {"data": [{"b64_json": "QUJD" * 34}]})
+    assert isinstance(fail_next(strict, Kind.STORE_IMAGE), ImageError)
+    assert only_image(strict).error_code == "too_large"
+
+
+def test_base64_that_is_none_fails_the_image(sqlite_parts: Services) -> None:
+    deliver(sqlite_parts, make_task(sqlite_parts), {"data": [{"b64_json": "no base64!"}]})
+    fail_next(sqlite_parts, Kind.STORE_IMAGE)
+    assert only_image(sqlite_parts).error_code == "not_base64"
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 410])
+def test_a_link_that_says_no_three_times_is_given_up(
+    sqlite_parts: Services, host: Site, status: int
+) -> None:
+    url = host.serve("/a", b"", status=status)
+    task = make_task(sqlite_parts)
+    deliver(sqlite_parts, task, success(url))
+    for _ in range(2):
+        fail_next(sqlite_parts, Kind.STORE_IMAGE)
+        assert get_task(sqlite_parts, task.id).status is TaskStatus.RECEIVED
+
+    fail_next(sqlite_parts, Kind.STORE_IMAGE)
+
+    assert len(host.asked("/a")) == 3
+    task = get_task(sqlite_parts, task.id)
+    assert (task.status, task.error_code) == (TaskStatus.FAILED, "image_unavailable")
+    assert task.error_message == f"the image host answered {status}"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(500), Answer(503), Answer(408), Answer(425), Answer(429), Answer(cut=True)],
+)
+def test_a_host_that_is_in_trouble_is_asked_more_often(
+    sqlite_parts: Services, host: Site, answer: Answer
+) -> None:
+    host.replies["/a"] = answer
+    task = make_task(sqlite_parts)
+    deliver(sqlite_parts, task, success(f"{host.url}/a"))
+    for _ in range(5):
+        fail_next(sqlite_parts, Kind.STORE_IMAGE)
+
+    host.serve("/a", png())
+    run_next(sqlite_parts, Kind.STORE_IMAGE)
+    assert get_task(sqlite_parts, task.id).status is TaskStatus.SUCCEEDED
+
+
+def test_an_image_that_is_cut_off_on_the_way_is_fetched_again(
+    sqlite_parts: Services, host: Site
+) -> None:
+    data = noisy_png(100)
+
+    def reply(asked: Asked) -> Answer:
+        short = len(host.asked(asked.path)) == 1
+        # gzip that ends too early stands for any body that does.
+
+        packed = gzip.compress(data)
+        return Answer(body=packed[:-50] if short else packed, headers={"Content-Encoding": "gzip"})
+
+    host.replies["/a"] = reply
+    task = make_task(sqlite_parts)
+    deliver(sqlite_parts, task, success(f"{host.url}/a"))
+    assert isinstance(fail_next(sqlite_parts, Kind.STORE_IMAGE), OutboundError)
+    run_next(sqlite_parts, Kind.STORE_IMAGE)
+    assert only_image(sqlite_parts).size == len(data)
+
+
+def test_a_redirect_is_followed(sqlite_parts: Services, host: Site) -> None:
+    url = host.serve("/a", b"", status=302, headers={"Location": "/b"})
+    host.serve("/b", png())
+    task = make_task(sqlite_parts)
+    deliver(sqlite_parts, task, success(url))
+    run_next(sqlite_parts, Kind.STORE_IMAGE)
+    assert get_task(sqlite_parts, task.id).status is TaskStatus.SUCCEEDED
+
+
+def test_a_redirect_to_a_private_address_is_not_followed(
+    sqlite_parts: Services, host: Site
+) -> None:
+    inside = "http://10.1.2.3/latest/meta-data"
+    url = host.serve("/a", b"", status=302, headers={"Location": inside})
+    task = make_task(sqlite_parts)
+    deliver(sqlite_parts, task, success(url))
+
+    assert isinstance(fail_next(sqlite_parts, Kind.STORE_IMAGE), BlockedAddressError)
+
+    assert only_image(sqlite_parts).error_code == "blocked_address"
+    assert get_task(sqlite_parts, task.id).status is TaskStatus.FAILED
+
+
+def test_too_many_redirects_are_not_followed(sqlite_parts: Services, host: Site) -> None:
+    for number in range(5):
+        host.serve(f"/{number}", b"", status=302, headers={"Location": f"/{number + 1}"})
+    deliver(sqlite_parts, make_task(sqlite_parts), success(f"{host.url}/0"))
+    assert isinstance(fail_next(sqlite_parts, Kind.STORE_IMAGE), OutboundError)
+    assert host.asked("/3") != []
+    assert host.asked("/4") == []
+
+
+def test_only_hosts_that_are_allowed_are_asked(sqlite_parts: Services, host: Site) -> None:
+    url = host.serve("/a", png()).replace("127.0.0.1", "elsewhere.test")
+    outbound = Outbound([IPv4Network("127.0.0.0/8")], resolve=lambda _: ["127.0.0.1"])
+    parts = replace(
+        reconfigured(sqlite_parts, image_hosts=("images.test", "*.cdn.test")), outbound=outbound
+    )
+    deliver(parts, make_task(parts), success(url))
+    fail_next(parts, Kind.STORE_IMAGE)
+    assert only_image(parts).error_code == "host_not_allowed"
+    assert host.asked("/a") == []
+
+    allowed = make_task(parts)
+    deliver(parts, allowed, success(url.replace("elsewhere.test", "a.cdn.test")))
+    run_next(parts, Kind.STORE_IMAGE)
+    assert get_task(parts, allowed.id).status is TaskStatus.SUCCEEDED
+
+
+# When our own storage is the trouble.
+
+
+def test_bytes_are_put_aside_while_storage_is_down_and_the_link_is_not_asked_again(
+    parts: Services, host: Site
+) -> None:
+    data = noisy_png(700)
+    url = host.serve("/a", data)
+    task = make_task(parts)
+    deliver(parts, task, success(url))
+    down = with_storage_down(parts)
+
+    for _ in range(3):
+        assert isinstance(fail_next(down, Kind.STORE_IMAGE), StorageError)
+
+    assert tries_used(parts) == 0
+    assert len(host.asked("/a")) == 1
+    image = only_image(parts)
+    assert (image.status, image.spooled) == (ImageStatus.PENDING, True)
+    assert get_task(parts, task.id).status is TaskStatus.RECEIVED
+    assert chunks(parts) == 2
+    host.serve("/a", b"it has expired", status=403)
+
+    run_next(parts, Kind.STORE_IMAGE)
+
+    assert len(host.asked("/a")) == 1
+    image = only_image(parts)
+    assert (image.status, image.spooled) == (ImageStatus.STORED, False)
+    assert stored_bytes(parts, image.key) == data
+    assert chunks(parts) == 0
+    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
+
+
+def test_storage_that_fails_half_way_leaves_the_image_pending(parts: Services, host: Site) -> None:
+    data = png()
+    deliver(parts, make_task(parts), success(host.serve("/a", data)))
+    fail_next(with_storage_down(parts, "thumbnails/"), Kind.STORE_IMAGE)
+    assert only_image(parts).status is ImageStatus.PENDING
+
+    run_next(parts, Kind.STORE_IMAGE)
+    assert stored_bytes(parts, only_image(parts).key) == data
+
+
+def test_base64_need_not_be_put_aside(parts: Services) -> None:
+
+    encoded = base64.b64encode(noisy_png(100)).decode()
+    task = make_task(parts)
+    deliver(parts, task, {"data": [{"b64_json": encoded}]})
+    fail_next(with_storage_down(parts), Kind.STORE_IMAGE)
+    assert (only_image(parts).spooled, chunks(parts)) == (False, 0)
+    run_next(parts, Kind.STORE_IMAGE)
+    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
+
+
+def test_what_was_put_aside_is_judged_like_everything_else(
+    sqlite_parts: Services, host: Site
+) -> None:
+    deliver(sqlite_parts, make_task(sqlite_parts), success(host.serve("/a", png(100, 100))))
+    fail_next(with_storage_down(sqlite_parts), Kind.STORE_IMAGE)
+    fail_next(reconfigured(sqlite_parts, max_image_pixels=5), Kind.STORE_IMAGE)
+    assert only_image(sqlite_parts).error_code == "too_many_pixels"
+
+
+# How a task ends.
+
+
+def test_one_image_of_several_is_enough(parts: Services, host: Site) -> None:
+    urls = [host.serve("/bad", b"no image"), host.serve("/good", png())]
+    task = make_task(parts)
+    deliver(parts, task, success(*urls))
+    fail_next(parts, Kind.STORE_IMAGE)
+    run_next(parts, Kind.STORE_IMAGE)
+
+    task = get_task(parts, task.id)
+    assert (task.status, task.error_code) == (TaskStatus.SUCCEEDED, None)
+    assert [image.status for image in images_of(parts, task)] == [
+        ImageStatus.FAILED,
+        ImageStatus.STORED,
+    ]
+    assert timeline(parts, task)[-3:] == ["image_failed", "image_stored", "succeeded"]
+
+
+def test_a_task_whose_images_all_failed_has_the_first_ones_code(
+    parts: Services, host: Site
+) -> None:
+    urls = [host.serve("/cut", png(64, 64)[:-20]), host.serve("/html", b"<html>")]
+    task = make_task(parts)
+    deliver(parts, task, success(*urls))
+    for _ in range(2):
+        fail_next(parts, Kind.STORE_IMAGE)
+
+    task = get_task(parts, task.id)
+    assert (task.status, task.error_code) == (TaskStatus.FAILED, "truncated_image")
+    assert timeline(parts, task).count("failed") == 1
+
+
+def stored_but_not_concluded(
+    parts: Services, host: Site, task: Task, count: int
+) -> list[tuple[Job, jobs.Conclusion | None]]:
+    """Images of `task` that are in storage while nobody has written that down yet."""
+    urls = [host.serve(f"/{number}", png(colour="blue")) for number in range(count)]
+    deliver(parts, task, success(*urls))
+    claimed = [claim(parts, Kind.STORE_IMAGE) for _ in range(count)]
+    return [(job, images.store(parts, job)) for job in claimed]
+
+
+def test_when_the_last_images_finish_at_the_same_time_the_task_ends_once(
+    parts: Services, host: Site
+) -> None:
+    task = make_task(parts)
+    done = stored_but_not_concluded(parts, host, task, 3)
+    barrier = threading.Barrier(3)
+
+    def finish(job: Job, conclusion: jobs.Conclusion | None) -> None:
+        barrier.wait()
+        conclude(parts, job, conclusion)
+
+    threads = [threading.Thread(target=finish, args=each) for each in done]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
+    assert timeline(parts, task).count("succeeded") == 1
+    with parts.db.reading() as session:
+        stored = session.scalars(select(Event.detail).filter_by(event="image_stored"))
+        assert sorted(detail["index"] for detail in stored) == [0, 1, 2]
+
+
+def test_neither_of_two_last_images_believes_that_the_other_one_is_last(
+    postgres_parts: Services, host: Site
+) -> None:
+    parts = postgres_parts
+    task = make_task(parts)
+    (job, conclusion), other = stored_but_not_concluded(parts, host, task, 2)
+    thread = threading.Thread(target=conclude, args=(parts, *other))
+    with parts.db.transaction() as session:
+        jobs.finish(session, job)
+        assert conclusion
+        conclusion(session)
+        session.flush()
+        thread.start()
+        eventually(lambda: somebody_waits(parts) or not thread.is_alive())
+    thread.join()
+
+    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
+    assert timeline(parts, task).count("succeeded") == 1
+
+
+def test_an_image_that_is_stored_already_is_left_alone(parts: Services, host: Site) -> None:
+    task = make_task(parts)
+    (image,) = deliver(parts, task, success(host.serve("/a", png())))
+    run_next(parts, Kind.STORE_IMAGE)
+    with parts.db.transaction() as session:
+        jobs.enqueue(session, jobs.New(Kind.STORE_IMAGE, task.id, image.id))
+
+    run_next(parts, Kind.STORE_IMAGE)
+
+    assert len(host.asked("/a")) == 1
+    assert timeline(parts, task).count("image_stored") == 1
+
+
+def test_an_image_that_was_replaced_meanwhile_is_not_written(parts: Services, host: Site) -> None:
+    task = make_task(parts)
+    (image,) = deliver(parts, task, success(host.serve("/a", png())))
+    job = claim(parts, Kind.STORE_IMAGE)
+    conclusion = images.store(parts, job)
+    with parts.db.transaction() as session:
+        session.delete(session.merge(image))
+    conclude(parts, job, conclusion)
+    assert "image_stored" not in timeline(parts, task)
+
+
+def test_the_extension_is_that_of_the_bytes(sqlite_parts: Services, host: Site) -> None:
+    file = io.BytesIO()
+    Pillow.new("RGB", (8, 8)).save(file, "WEBP")
+    deliver(
+        sqlite_parts, make_task(sqlite_parts), success(host.serve("/photo.png", file.getvalue()))
+    )
+    run_next(sqlite_parts, Kind.STORE_IMAGE)
+    image = only_image(sqlite_parts)
+    assert image.content_type == "image/webp"
+    assert str(image.key).endswith("/0.webp")
+
+
+def test_no_transaction_is_open_while_an_image_is_fetched(parts: Services, host: Site) -> None:
+    def reply(_: Asked) -> Answer:
+        # On SQLite this would wait for ten seconds if the worker held the lock.
+        began = time.monotonic()
+        make_task(parts)
+        assert time.monotonic() - began < 5
+        return Answer(body=png())
+
+    host.replies["/a"] = reply
+    task = make_task(parts)
+    deliver(parts, task, success(f"{host.url}/a"))
+    run_next(parts, Kind.STORE_IMAGE)
+    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED

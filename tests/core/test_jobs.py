@@ -1,0 +1,470 @@
+"""The queue: who gets a job, for how long, and what happens to it afterwards."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from app import jobs
+from app.columns import db_now
+from app.errors import (
+    ImageError,
+    LeaseLostError,
+    OutboundError,
+    PostbackError,
+    ProviderError,
+    StorageError,
+    UnavailableError,
+)
+from app.jobs import WORK_QUEUE, Job, Kind, New, Policy
+from app.models import Job as Row
+from app.services import Services
+from tests.factories import due_kinds, make_task
+
+SUBMITS = jobs.queue_of(Kind.SUBMIT, "acedata")
+
+
+def enqueue(parts: Services, *new: New) -> None:
+    with parts.db.transaction() as session:
+        jobs.enqueue(session, *new)
+
+
+def claim(
+    parts: Services,
+    *,
+    queue: str = WORK_QUEUE,
+    room: int = 100,
+    limit: int | None = None,
+    seconds: float = 30,
+) -> list[Job]:
+    with parts.db.transaction() as session:
+        return jobs.claim(session, queue, room=room, limit=limit, worker="test", seconds=seconds)
+
+
+def claim_one(parts: Services, *, seconds: float = 30) -> Job:
+    (job,) = claim(parts, seconds=seconds)
+    return job
+
+
+def row_of(parts: Services, job: Job) -> Row:
+    with parts.db.reading() as session:
+        return session.get_one(Row, job.id)
+
+
+def set_due(parts: Services, seconds: float = 0) -> None:
+    """Make every job due `seconds` from now: a lease ends at once."""
+    with parts.db.transaction() as session:
+        session.execute(update(Row).values(due_at=db_now(seconds)))
+
+
+def seconds_left(row: Row) -> float:
+    return (row.due_at - datetime.now(UTC)).total_seconds()
+
+
+def in_threads(work: Callable[[], None], count: int) -> None:
+    """Run `work` in so many threads that begin together; raise what one of them raised."""
+    barrier = threading.Barrier(count)
+    errors: list[Exception] = []
+
+    def run() -> None:
+        barrier.wait()
+        try:
+            work()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for error in errors:
+        raise error
+
+
+# What a failure leads to.
+
+
+PLAIN = Policy(tries=3, pause=2.0, longest_pause=5.0)
+PERIODIC = Policy(every=60.0)
+OUTAGE = OperationalError("SELECT 1", None, Exception("connection refused"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "failures", "error", "pause", "counts"),
+    [
+        (PLAIN, 0, PostbackError("no"), (2, 3), True),
+        (PLAIN, 1, PostbackError("no"), (4, 5), True),
+        (PLAIN, 0, KeyError("a bug"), (2, 3), True),
+        (PLAIN, 0, OutboundError("cut off"), (2, 3), True),
+        # The longest pause is where growing ends.
+        (replace(PLAIN, tries=99), 2, PostbackError("no"), (5, 6), True),
+        (replace(PLAIN, tries=99), 50, PostbackError("no"), (5, 6), True),
+        # The other side may ask for more, not for less.
+        (PLAIN, 0, PostbackError("no", retry_after=90), (90, 90), True),
+        (PLAIN, 0, PostbackError("no", retry_after=0.1), (2, 3), True),
+        # Trouble of our own uses up no try, however often it happens.
+        (PLAIN, 99, StorageError("down"), (4, 6), False),
+        (PLAIN, 99, UnavailableError("busy"), (4, 6), False),
+        (PLAIN, 99, OUTAGE, (4, 6), False),
+        # A periodic job comes again anyway.
+        (PERIODIC, 99, PostbackError("no"), (60, 60), False),
+        (PERIODIC, 0, OUTAGE, (4, 6), False),
+    ],
+)
+def test_a_failed_job_is_tried_again_after_a_pause(
+    policy: Policy, failures: int, error: Exception, pause: tuple[float, float], counts: bool
+) -> None:
+    # More than once, because of the jitter.
+    for _ in range(20):
+        decision = jobs.decide(policy, failures, error)
+        assert decision is not None
+        assert decision.counts is counts
+        assert pause[0] <= decision.seconds <= pause[1]
+
+
+@pytest.mark.parametrize(
+    ("failures", "error"),
+    [
+        (0, ImageError("no image")),
+        (0, StorageError("gone", permanent=True)),
+        (0, ProviderError("no", code="forbidden", status=403, permanent=True)),
+        (2, PostbackError("the third time")),
+        (2, ValueError("a bug")),
+    ],
+)
+def test_a_job_ends_when_trying_again_is_no_use(failures: int, error: Exception) -> None:
+    assert jobs.decide(PLAIN, failures, error) is None
+
+
+def test_a_submission_is_tried_at_the_pauses_of_the_providers_document() -> None:
+    error = ProviderError("busy", code="too_many_requests", status=429)
+    decisions = [jobs.decide(jobs.POLICIES[Kind.SUBMIT], count, error) for count in range(6)]
+
+    assert [int(decision.seconds) for decision in decisions if decision] == [1, 2, 4, 8, 16]
+    assert decisions[5] is None
+
+
+# Claiming.
+
+
+def test_a_job_is_enqueued_with_what_it_is_about(parts: Services) -> None:
+    task, subject_id = make_task(parts), UUID(int=7)
+    enqueue(parts, New(Kind.INGEST, task.id, subject_id, provider="acedata"))
+
+    job = claim_one(parts)
+
+    assert (job.kind, job.task_id, job.subject_id) == (Kind.INGEST, task.id, subject_id)
+    assert (job.queue, job.provider) == (WORK_QUEUE, "acedata")
+    assert (job.attempts, job.failures, job.lost) == (1, 0, False)
+
+
+def test_a_kind_with_a_limit_has_a_queue_for_each_provider(parts: Services) -> None:
+    make_task(parts)
+
+    assert jobs.limited_queues(["acedata", "agcloud"])[:2] == [SUBMITS, "submit:agcloud"]
+    assert claim(parts) == []
+    assert [job.kind for job in claim(parts, queue=SUBMITS)] == [Kind.SUBMIT]
+
+
+def test_the_longest_due_job_is_claimed_first(parts: Services) -> None:
+    enqueue(
+        parts,
+        New(Kind.PURGE, delay=-10),
+        New(Kind.EXPIRE, delay=-30),
+        New(Kind.INGEST, delay=60),
+        New(Kind.COMPACT, delay=-20),
+    )
+
+    assert [job.kind for job in claim(parts, room=2)] == [Kind.EXPIRE, Kind.COMPACT]
+    assert [job.kind for job in claim(parts)] == [Kind.PURGE]
+    assert claim(parts) == []
+
+
+def test_a_delayed_job_is_not_due_before_its_time(parts: Services) -> None:
+    enqueue(parts, New(Kind.INGEST, delay=60))
+    assert claim(parts) == []
+    set_due(parts)
+    assert len(claim(parts)) == 1
+
+
+def test_no_more_are_claimed_than_there_is_room_for(parts: Services) -> None:
+    enqueue(parts, *[New(Kind.INGEST)] * 5)
+    assert claim(parts, room=0) == []
+    assert len(claim(parts, room=3)) == 3
+    assert len(claim(parts, room=3)) == 2
+
+
+def test_a_transaction_that_is_rolled_back_enqueues_nothing(parts: Services) -> None:
+    woken: list[str] = []
+    parts.db.signals.connect(jobs.CHANNEL, woken.append)
+
+    def enqueue_and_fail() -> None:
+        with parts.db.transaction() as session:
+            jobs.enqueue(session, New(Kind.INGEST))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        enqueue_and_fail()
+    assert due_kinds(parts) == []
+    assert woken == []
+
+
+def test_enqueuing_nothing_wakes_nobody(sqlite_parts: Services) -> None:
+    woken: list[str] = []
+    sqlite_parts.db.signals.connect(jobs.CHANNEL, woken.append)
+    enqueue(sqlite_parts)
+    assert woken == []
+    enqueue(sqlite_parts, New(Kind.INGEST), New(Kind.INGEST, delay=1))
+    assert woken == [""]
+
+
+def test_only_queues_with_a_due_job_are_named(parts: Services) -> None:
+    queues = [WORK_QUEUE, SUBMITS, "submit:agcloud"]
+    with parts.db.reading() as session:
+        assert jobs.due_queues(session, queues) == []
+    make_task(parts)
+    enqueue(parts, New(Kind.INGEST, delay=60))
+    with parts.db.reading() as session:
+        assert jobs.due_queues(session, queues) == [SUBMITS]
+    claim(parts, queue=SUBMITS)
+    set_due(parts)
+    with parts.db.reading() as session:
+        assert sorted(jobs.due_queues(session, queues)) == [SUBMITS, WORK_QUEUE]
+
+
+def test_two_who_race_for_jobs_get_each_exactly_once(parts: Services) -> None:
+    enqueue(parts, *[New(Kind.INGEST)] * 200)
+    claimed: Counter[int] = Counter()
+
+    def work() -> None:
+        while batch := claim(parts, room=7):
+            claimed.update(job.id for job in batch)
+
+    in_threads(work, 2)
+
+    assert len(claimed) == 200
+    assert set(claimed.values()) == {1}
+
+
+def test_never_more_run_at_once_than_the_limit_whoever_claims(parts: Services) -> None:
+    limit, count = 3, 40
+    enqueue(parts, *[New(Kind.SUBMIT, provider="acedata")] * count)
+    seen: list[int] = []
+    finished: list[Job] = []
+
+    def look() -> None:
+        with parts.db.reading() as session:
+            leased = select(func.count()).where(Row.lease_token.is_not(None))
+            seen.append(session.scalar(leased) or 0)
+
+    def work() -> None:
+        while len(finished) < count:
+            for job in claim(parts, queue=SUBMITS, room=2, limit=limit):
+                look()
+                with parts.db.transaction() as session:
+                    jobs.finish(session, job)
+                finished.append(job)
+
+    in_threads(work, 6)
+
+    assert len(finished) == count
+    assert 1 <= max(seen) <= limit
+
+
+def test_a_lease_that_is_over_makes_room_under_the_limit(parts: Services) -> None:
+    enqueue(parts, *[New(Kind.SUBMIT, provider="acedata")] * 3)
+    assert len(claim(parts, queue=SUBMITS, limit=2)) == 2
+    assert claim(parts, queue=SUBMITS, limit=2) == []
+    set_due(parts)
+    assert len(claim(parts, queue=SUBMITS, limit=2)) == 2
+
+
+# Holding.
+
+
+def test_a_lease_ends_when_it_should(parts: Services) -> None:
+    enqueue(parts, New(Kind.INGEST))
+    job = claim_one(parts, seconds=45)
+
+    assert 40 < seconds_left(row_of(parts, job)) <= 45.1
+    assert 40 < job.lease.expires_at - time.monotonic() <= 45
+    job.lease.ensure_held()
+
+
+def test_when_a_lease_is_over_another_worker_takes_the_job_and_knows_that_it_was_lost(
+    parts: Services,
+) -> None:
+    enqueue(parts, New(Kind.INGEST))
+    first = claim_one(parts, seconds=0)
+    with pytest.raises(LeaseLostError):
+        first.lease.ensure_held()
+
+    second = claim_one(parts)
+
+    assert (second.id, second.lost, second.attempts) == (first.id, True, 2)
+    assert second.token != first.token
+
+
+def test_a_lease_is_renewed_while_it_is_ours(parts: Services) -> None:
+    enqueue(parts, New(Kind.INGEST), New(Kind.COMPACT))
+    lost, kept = claim(parts, seconds=1)
+    with parts.db.transaction() as session:
+        session.execute(update(Row).where(Row.id == lost.id).values(lease_token=UUID(int=1)))
+    before = lost.lease.expires_at
+
+    with parts.db.transaction() as session:
+        jobs.renew(session, [lost, kept], 90)
+
+    assert seconds_left(row_of(parts, kept)) > 80
+    assert kept.lease.expires_at - time.monotonic() > 80
+    assert seconds_left(row_of(parts, lost)) < 2
+    assert lost.lease.expires_at == before
+
+
+def test_a_finished_job_is_gone(parts: Services) -> None:
+    enqueue(parts, New(Kind.INGEST))
+    job = claim_one(parts)
+    with parts.db.transaction() as session:
+        jobs.finish(session, job)
+    assert due_kinds(parts) == []
+
+
+def test_a_failed_job_waits_with_its_error(parts: Services) -> None:
+    enqueue(parts, New(Kind.INGEST))
+    job = claim_one(parts)
+    with parts.db.transaction() as session:
+        jobs.retry(session, job, jobs.Retry(60, counts=True), ValueError("x" * 5000))
+
+    row = row_of(parts, job)
+
+    assert (row.failures, row.lease_token, row.worker) == (1, None, None)
+    assert row.last_error is not None
+    assert row.last_error.startswith("ValueError: xxx")
+    assert len(row.last_error) == 1000
+    assert 50 < seconds_left(row) <= 60.1
+    set_due(parts)
+    again = claim_one(parts)
+    assert (again.attempts, again.failures, again.lost) == (2, 1, False)
+
+
+def test_a_failure_that_does_not_count_leaves_the_tries(parts: Services) -> None:
+    enqueue(parts, New(Kind.INGEST))
+    job = claim_one(parts)
+    with parts.db.transaction() as session:
+        jobs.retry(session, job, jobs.Retry(0, counts=False), StorageError("down"))
+    assert (row_of(parts, job).failures, row_of(parts, job).attempts) == (0, 1)
+
+
+def retry_now(session: Session, job: Job) -> None:
+    jobs.retry(session, job, jobs.Retry(0, counts=True), ValueError("no"))
+
+
+@pytest.mark.parametrize("end", [jobs.finish, retry_now, jobs.ensure_held])
+def test_whoever_lost_the_lease_changes_nothing(
+    parts: Services, end: Callable[[Session, Job], None]
+) -> None:
+    enqueue(parts, New(Kind.INGEST))
+    stale = claim_one(parts, seconds=0)
+    current = claim_one(parts)
+    before = row_of(parts, current)
+
+    with pytest.raises(LeaseLostError), parts.db.transaction() as session:
+        end(session, stale)
+
+    after = row_of(parts, current)
+    assert (after.lease_token, after.due_at, after.failures) == (
+        current.token,
+        before.due_at,
+        0,
+    )
+    with parts.db.transaction() as session:
+        jobs.ensure_held(session, current)
+        jobs.finish(session, current)
+
+
+def test_a_late_worker_may_still_finish_if_nobody_took_over(parts: Services) -> None:
+    enqueue(parts, New(Kind.INGEST))
+    job = claim_one(parts, seconds=0)
+    with parts.db.transaction() as session:
+        jobs.finish(session, job)
+    assert due_kinds(parts) == []
+
+
+def test_released_jobs_are_due_at_once(parts: Services) -> None:
+    enqueue(parts, *[New(Kind.INGEST)] * 3)
+    (first,), (second,) = claim(parts, room=1), claim(parts, room=1)
+    with parts.db.transaction() as session:
+        jobs.release(session, [first, replace(second, token=UUID(int=1))])
+
+    released = claim(parts)
+
+    assert first.id in {job.id for job in released}
+    assert second.id not in {job.id for job in released}
+    # Its worker may still be at it: that is for the job's kind to find out.
+    assert next(job for job in released if job.id == first.id).lost
+
+
+def test_a_tasks_jobs_go_with_it(parts: Services) -> None:
+    task = make_task(parts)
+    enqueue(parts, New(Kind.INGEST, task.id))
+    job = claim_one(parts)
+    with parts.db.transaction() as session:
+        session.delete(session.merge(task))
+
+    assert due_kinds(parts) == []
+    with pytest.raises(LeaseLostError), parts.db.transaction() as session:
+        jobs.finish(session, job)
+
+
+# Periodic jobs.
+
+
+def ensure_periodic(parts: Services, providers: Sequence[str] = ("acedata",)) -> None:
+    with parts.db.transaction() as session:
+        jobs.ensure_periodic(session, providers)
+
+
+def test_periodic_jobs_are_there_once_however_many_workers_start(parts: Services) -> None:
+    in_threads(lambda: ensure_periodic(parts), 4)
+
+    periodic = [kind for kind, policy in jobs.POLICIES.items() if policy.every]
+    assert sorted(due_kinds(parts)) == sorted(periodic)
+
+
+def test_a_kind_may_have_a_periodic_job_for_each_provider(parts: Services) -> None:
+    ensure_periodic(parts, ["acedata", "agcloud"])
+    with parts.db.reading() as session:
+        providers = session.scalars(select(Row.provider).filter_by(kind=Kind.RECONCILE))
+        assert sorted(map(str, providers)) == ["acedata", "agcloud"]
+
+
+def test_a_periodic_job_comes_again_when_it_is_finished(parts: Services) -> None:
+    ensure_periodic(parts)
+    purge = next(job for job in claim(parts) if job.kind is Kind.PURGE)
+    with parts.db.transaction() as session:
+        jobs.retry(session, purge, jobs.Retry(0, counts=False), StorageError("down"))
+    (again,) = claim(parts)
+    with parts.db.transaction() as session:
+        jobs.finish(session, again)
+
+    row = row_of(parts, again)
+
+    assert 3590 < seconds_left(row) <= 3600.1
+    assert (row.lease_token, row.failures, row.last_error) == (None, 0, None)
+
+
+def test_a_job_may_wait_for_a_day(parts: Services) -> None:
+    enqueue(parts, New(Kind.INGEST))
+    job = claim_one(parts)
+    with parts.db.transaction() as session:
+        jobs.retry(session, job, jobs.Retry(86_400, counts=True), ValueError("no"))
+    assert seconds_left(row_of(parts, job)) > 86_000

@@ -1,0 +1,87 @@
+"""The migrations make the tables that the models describe, and can be taken back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, inspect
+
+from app import db
+from app.models import Base
+from tests.servers.postgres import Postgres
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without any table."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/empty.db"
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    url = postgres.new_database()
+    yield url
+    postgres.drop_database(url)
+
+
+def alembic(url: str = "") -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(db.MIGRATIONS))
+    config.attributes["url"] = url
+    return config
+
+
+def differences(connection: Connection) -> list[Any]:
+    """What the models have that the tables have not, and the other way round."""
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return list(compare_metadata(context, Base.metadata))
+
+
+def tables(url: str) -> set[str]:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        names = set(inspect(connection).get_table_names())
+    engine.dispose()
+    return names
+
+
+def test_the_tables_are_those_of_the_models(database_url: str) -> None:
+    engine = create_engine(database_url)
+    with engine.connect() as connection:
+        assert differences(connection) == []
+    engine.dispose()
+
+
+def test_an_empty_database_becomes_a_full_one_and_empty_again(empty_url: str) -> None:
+    expected = {*Base.metadata.tables, "alembic_version"}
+    for _ in range(2):
+        command.upgrade(alembic(empty_url), "head")
+        assert tables(empty_url) == expected
+        command.downgrade(alembic(empty_url), "base")
+        assert tables(empty_url) == {"alembic_version"}
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty_url: str) -> None:
+    """SQLite committed each change of a table by itself."""
+    engine = create_engine(empty_url)
+    with engine.begin() as connection:
+        # The last table of the first migration: it cannot be created, and so none is.
+        connection.exec_driver_sql("CREATE TABLE jobs (id INTEGER)")
+    engine.dispose()
+    with pytest.raises(Exception, match="already exists"):
+        db.migrate(empty_url)
+    assert tables(empty_url) == {"jobs"}
+
+
+def test_there_is_one_line_of_migrations_numbered_in_their_order() -> None:
+    scripts = ScriptDirectory.from_config(alembic())
+    revisions = [script.revision for script in scripts.walk_revisions()][::-1]
+    assert len(scripts.get_heads()) == 1
+    assert revisions == [f"{number:04}" for number in range(1, len(revisions) + 1)]
+    files = sorted(path.name for path in (db.MIGRATIONS / "versions").glob("*.py"))
+    assert [name[:4] for name in files] == revisions

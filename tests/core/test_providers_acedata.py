@@ -1,0 +1,369 @@
+"""Ace Data Cloud's protocol: requests out, answers and results in, all as pure functions."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from app.errors import InvalidFieldError, InvalidResultError, ProviderError
+from app.providers.acedata import AceData
+from app.providers.base import (
+    Accepted,
+    Answered,
+    Credentials,
+    Edit,
+    Found,
+    ResultImage,
+    Submission,
+    Unknown,
+)
+from app.wire import Response
+from tests.factories import failure, submission, success
+
+TASK_ID = UUID("019aa0b4-2f4b-7c56-8d8a-0242ac120002")
+OTHER_ID = UUID("019aa0b4-2f4b-7c56-8d8a-0242ac120003")
+ACEDATA = AceData(Credentials("https://acedata.test", "the key"))
+
+
+def response(payload: object, status: int = 200, **headers: str) -> Response:
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return Response(status, {name.replace("_", "-"): text for name, text in headers.items()}, body)
+
+
+def read(payload: object, status: int = 200) -> Submission:
+    return ACEDATA.read_submission(response(payload, status))
+
+
+def refused(payload: object, status: int, **headers: str) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        ACEDATA.read_submission(response(payload, status, **headers))
+    return caught.value
+
+
+def envelope(code: str, message: str = "the reason") -> dict[str, Any]:
+    return {"error": {"code": code, "message": message}, "trace_id": "t"}
+
+
+def test_a_submission_has_the_callers_fields_our_callback_url_and_our_id() -> None:
+    fields = {"image": ["https://a.test/1"], "prompt": "p", "seed": 7, "trace_id": "not ours"}
+    request = ACEDATA.submit_request(Edit(TASK_ID, fields, "https://us.test/callbacks/x"))
+
+    assert (request.method, request.url) == ("POST", "https://acedata.test/openai/images/edits")
+    assert request.headers == {
+        "Accept": "application/json",
+        "Authorization": "Bearer the key",
+        "Content-Type": "application/json",
+    }
+    assert isinstance(request.body, bytes)
+    assert json.loads(request.body) == {
+        "image": ["https://a.test/1"],
+        "prompt": "p",
+        "seed": 7,
+        "callback_url": "https://us.test/callbacks/x",
+        "trace_id": str(TASK_ID),
+    }
+
+
+def test_without_a_key_no_authorization_is_sent() -> None:
+    keyless = AceData(Credentials("https://acedata.test", None))
+    assert "Authorization" not in keyless.lookup_request([TASK_ID]).headers
+
+
+def test_our_key_is_not_shown() -> None:
+    assert "the key" not in repr(Credentials("https://acedata.test", "the key"))
+
+
+@pytest.mark.parametrize("payload", [{"success": True, "task_id": "a"}, {"task_id": "a"}])
+def test_an_answer_with_a_task_id_is_an_acceptance(payload: object) -> None:
+    assert read(payload) == Accepted("a")
+
+
+def test_an_answer_with_images_is_the_result() -> None:
+    payload = success(task_id="a")
+    assert read(payload) == Answered(json.dumps(payload).encode())
+
+
+@pytest.mark.parametrize(
+    ("payload", "status"),
+    [
+        ({}, 200),
+        (b"", 200),
+        (b"<html>", 200),
+        ([], 200),
+        ({"success": True}, 200),
+        ({"task_id": ""}, 200),
+        ({"task_id": 5}, 200),
+        ({"task_id": "x" * 5000}, 200),
+        ({"success": False, "task_id": "a"}, 200),
+        (b"Bad Gateway", 502),
+        ({"message": "oops"}, 500),
+        ({"error": "oops"}, 500),
+        (envelope("timeout"), 504),
+    ],
+)
+def test_an_answer_that_does_not_say_is_unknown(payload: object, status: int) -> None:
+    assert isinstance(read(payload, status), Unknown)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "permanent"),
+    [
+        ("bad_request", 400, True),
+        ("invalid_token", 401, True),
+        ("used_up", 403, True),
+        ("no_api", 404, True),
+        ("too_many_requests", 429, False),
+        ("api_error", 500, False),
+        ("unavailable", 503, False),
+    ],
+)
+def test_a_refusal_keeps_status_and_code_and_only_some_are_for_good(
+    code: str, status: int, permanent: bool
+) -> None:
+    error = refused(envelope(code), status)
+    assert (error.code, error.status, error.permanent) == (code, status, permanent)
+    assert str(error).endswith("the reason")
+
+
+def test_a_refusal_under_200_has_its_codes_own_status() -> None:
+    error = refused({"success": False, **envelope("forbidden")}, 200)
+    assert (error.code, error.status, error.permanent) == ("forbidden", 403, True)
+    assert refused(envelope("what_is_this"), 200).status == 500
+
+
+def test_a_refused_key_is_said_to_be_the_services_own() -> None:
+    message = str(refused(envelope("invalid_token", "token expired"), 401))
+    assert (
+        message == "the provider refused the service's own API key, not the caller's: token expired"
+    )
+
+
+def test_a_refusal_without_an_envelope_is_told_by_its_status() -> None:
+    error = refused(b"Not Found", 404)
+    assert (error.code, error.status, str(error)) == ("api_error", 404, "the provider answered 404")
+
+
+def test_a_redirect_is_no_acceptance() -> None:
+    assert refused(b"", 302).permanent is False
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:00:00", 0.0),
+        ("soon", None),
+        ("", None),
+        ("-5", None),
+        # Times that no database could add brought the job down that was to wait for them.
+        ("9" * 400, 86_400.0),
+        ("99999999999999999999", 86_400.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400.0),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_time_within_reason(value: str, seconds: float | None) -> None:
+    assert refused(envelope("too_many_requests"), 429, retry_after=value).retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("payload", "sources"),
+    [
+        (success("https://a.test/1", "http://a.test/2"), ["https://a.test/1", "http://a.test/2"]),
+        ({"image_url": "https://a.test/1"}, ["https://a.test/1"]),
+        ({"image_url": ["https://a.test/1", None, "https://a.test/2"]}, 2),
+        ({"data": [], "image_url": "https://a.test/1"}, ["https://a.test/1"]),
+        ({"data": [{"b64_json": "QUJD"}]}, ["data:;base64,QUJD"]),
+        ({"data": [{"b64_json": "data:image/png;base64,QUJD"}]}, ["data:image/png;base64,QUJD"]),
+        ({"data": [{"b64_json": "body:5+2000"}]}, ["body:5+2000"]),
+        ({"data": [{"url": "data:image/png;base64,QUJD"}]}, ["data:image/png;base64,QUJD"]),
+        ({"data": [{"url": None, "b64_json": "QUJD"}]}, ["data:;base64,QUJD"]),
+        # Fewer than asked for, and what is none among them.
+        ({"data": [{}, None, "x", {"url": ""}, {"url": "ftp://a"}, {"url": "https://a.test"}]}, 1),
+        ({"success": False, **success("https://a.test/1"), **envelope("forbidden")}, 1),
+    ],
+)
+def test_images_come_in_several_shapes(payload: dict[str, Any], sources: list[str] | int) -> None:
+    result = ACEDATA.read_result(payload)
+
+    assert result.error is None
+    found = [image.source for image in result.images]
+    assert found == sources or len(found) == sources
+
+
+def test_a_large_image_in_a_url_was_not_recognised_by_its_place() -> None:
+    # `bodies.split` puts a place where a long data URL stood.
+    result = ACEDATA.read_result({"data": [{"url": "body:5+2000", "revised_prompt": "better"}]})
+    assert result.images == (ResultImage("body:5+2000", "better"),)
+
+
+def test_a_result_says_its_id_prompts_and_usage() -> None:
+    payload = success(task_id="a", usage={"input_tokens": 775})
+    payload["data"][0]["revised_prompt"] = "better"
+
+    result = ACEDATA.read_result(payload)
+
+    assert result.provider_task_id == "a"
+    assert result.images[0].revised_prompt == "better"
+    assert result.usage == {"input_tokens": 775}
+
+
+@pytest.mark.parametrize("task_id", [None, "", 5, ["a"]])
+def test_a_result_without_an_id_is_fine(task_id: object) -> None:
+    result = ACEDATA.read_result(success(task_id=task_id, usage="none", trace_id=1))
+    assert (result.provider_task_id, result.usage) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("forbidden", 403),
+        ("used_up", 403),
+        ("disabled", 403),
+        ("too_many_requests", 429),
+        ("timeout", 504),
+        ("bad_request", 400),
+        ("api_error", 500),
+        ("something_new", 500),
+    ],
+)
+def test_a_failure_has_the_status_of_its_code(code: str, status: int) -> None:
+    error = ACEDATA.read_result(failure(code, "no", task_id="a")).error
+
+    assert error is not None
+    assert (error.code, str(error), error.status) == (code, "no", status)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        ({"code": "forbidden"}, "forbidden", "forbidden"),
+        ({"message": "no"}, "api_error", "no"),
+        ({"code": None, "message": "no"}, "api_error", "no"),
+        ({"code": 7, "message": "no"}, "7", "no"),
+    ],
+)
+def test_half_an_error_is_one(error: object, code: str, message: str) -> None:
+    result = ACEDATA.read_result({"error": error})
+    assert result.error is not None
+    assert (result.error.code, str(result.error)) == (code, message)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {},
+        {"success": True},
+        {"success": True, "task_id": "a", "data": []},
+        {"data": "https://a.test/1"},
+        {"data": [{"url": 5}]},
+        {"error": "forbidden"},
+        {"error": {}},
+        {"error": None},
+        {"image_url": "not a url"},
+    ],
+)
+def test_neither_result_nor_error_is_refused(payload: dict[str, Any]) -> None:
+    with pytest.raises(InvalidResultError, match="neither a result"):
+        ACEDATA.read_result(payload)
+
+
+def test_an_id_too_long_for_an_index_is_refused() -> None:
+    # PostgreSQL could not store it, and that looked as if the database were away.
+    with pytest.raises(InvalidResultError, match=r"^task_id: longer than 255 characters$"):
+        ACEDATA.read_result(success(task_id="x" * 256))
+    assert ACEDATA.read_result(success(task_id="x" * 255)).provider_task_id == "x" * 255
+
+
+def test_a_lookup_asks_for_all_at_once_by_our_ids() -> None:
+    request = ACEDATA.lookup_request([TASK_ID, OTHER_ID])
+
+    assert request.url == "https://acedata.test/openai/tasks"
+    assert request.headers["Authorization"] == "Bearer the key"
+    assert isinstance(request.body, bytes)
+    assert json.loads(request.body) == {
+        "action": "retrieve_batch",
+        "trace_ids": [str(TASK_ID), str(OTHER_ID)],
+        "limit": 2,
+    }
+
+
+def test_a_lookup_gives_what_the_provider_knows() -> None:
+    result = success(task_id="a")
+    items = [
+        {"id": "a", "trace_id": str(TASK_ID), "response": result, "finished_at": 1.5},
+        {"id": "b", "trace_id": str(OTHER_ID), "response": {}},
+        {"id": "c", "trace_id": "somebody else's"},
+        {"id": "d"},
+        None,
+    ]
+
+    found = ACEDATA.read_lookup(response({"items": items, "count": 5}))
+
+    assert found == {
+        TASK_ID: Found("a", json.dumps(result).encode()),
+        OTHER_ID: Found("b", None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("payload", "status"),
+    [(b"", 200), ({}, 200), ({"items": {}}, 200), ({"items": []}, 500), (envelope("no"), 429)],
+)
+def test_a_lookup_that_does_not_say_is_an_error(payload: object, status: int) -> None:
+    with pytest.raises(ProviderError):
+        ACEDATA.read_lookup(response(payload, status))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"image": None}, "image"),
+        ({"image": ["https://a.test/1"] * 17}, "image"),
+        ({"prompt": None}, "prompt"),
+        ({"prompt": "x" * 32_001}, "prompt"),
+        ({"n": 0}, "n"),
+        ({"n": "2"}, "n"),
+        ({"quality": "best"}, "quality"),
+        ({"size": "512x512"}, "size"),
+        ({"background": "pink"}, "background"),
+        ({"background": "transparent", "output_format": "jpeg"}, "background"),
+        ({"output_compression": 50}, "output_compression"),
+        ({"output_compression": 101, "output_format": "webp"}, "output_compression"),
+        ({"response_format": "b64_json", "n": 2}, "response_format"),
+        ({"partial_images": 4}, "partial_images"),
+        ({"stream": "yes"}, "stream"),
+        ({"model": "dall-e-2", "quality": "high"}, "quality"),
+        ({"model": "dall-e-2", "prompt": "x" * 1001}, "prompt"),
+        ({"model": "dall-e-3", "n": 2}, "n"),
+        ({"model": "gpt-image-1", "size": "1008x1008"}, "size"),
+        ({"model": "gpt-image-2.5-flare:official", "size": "1000x1000"}, "size"),
+    ],
+)
+def test_what_the_provider_would_refuse_is_refused_here(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidFieldError) as caught:
+        ACEDATA.check(submission(**fields))
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"n": 10, "size": "1536x1024"},
+        {"image": ["https://a.test/1"] * 16},
+        {"background": "transparent"},
+        {"background": "transparent", "output_format": "webp", "output_compression": 0},
+        {"response_format": "b64_json"},
+        {"model": "dall-e-2", "quality": "standard", "size": "256x256"},
+        {"model": "dall-e-3", "size": "1792x1024"},
+        {"model": "nano-banana", "size": "4K"},
+        {"model": "a-model-of-next-month", "size": "enormous", "sparkle": 11},
+        {"model": None},
+    ],
+)
+def test_what_the_provider_takes_is_let_through(fields: dict[str, Any]) -> None:
+    ACEDATA.check(submission(**fields))

@@ -1,0 +1,274 @@
+"""What is too old goes, in the right order, and nothing else."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select, update
+
+from app import bodies, inbox, retention
+from app.bodies import INLINE_BYTES, Body
+from app.errors import MissingObjectError, StorageError
+from app.inbox import Incoming
+from app.jobs import Kind
+from app.models import (
+    Base,
+    Callback,
+    Chunk,
+    Event,
+    Image,
+    Input,
+    Source,
+    Task,
+    TaskStatus,
+    Verdict,
+    first_id,
+    new_id,
+)
+from app.models import Job as JobRow
+from app.retention import BATCH
+from app.services import Services
+from tests.core.sites import Site
+from tests.core.test_images import FailingStorage
+from tests.factories import (
+    body_of,
+    callbacks_of,
+    deliver,
+    fail_next,
+    get_task,
+    make_task,
+    png,
+    reconfigured,
+    run_next,
+    success,
+    take,
+    take_large,
+    with_id,
+)
+
+
+def old_id(days: float) -> UUID:
+    """An id that was made so many days ago, unlike any other."""
+    at = datetime.now(UTC) - timedelta(days=days)
+    return UUID(int=first_id(at).int | (new_id().int & (2**62 - 1)))
+
+
+def aged(parts: Services, task: Task, days: float) -> Task:
+    """The task as if it were so old."""
+    return with_id(parts, task, old_id(days))
+
+
+def age_body(parts: Services, callback: Callback, days: float) -> UUID:
+    """Make a callback so old; its new id."""
+    id_ = old_id(days)
+    with parts.db.transaction() as session:
+        session.execute(update(Chunk).where(Chunk.owner_id == callback.id).values(owner_id=id_))
+        session.execute(update(Callback).where(Callback.id == callback.id).values(id=id_))
+    return id_
+
+
+def count(parts: Services, table: type[Base]) -> int:
+    with parts.db.reading() as session:
+        return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+def finished_task(parts: Services, host: Site, **columns: Any) -> Task:
+    """A task with everything a task can have: an image in storage, an input, bodies, events."""
+    task = make_task(parts)
+    deliver(parts, task, success(host.serve("/a.png", png())))
+    run_next(parts, Kind.STORE_IMAGE)
+    with parts.db.transaction() as session:
+        for name, value in columns.items():
+            setattr(session.get_one(Task, task.id), name, value)
+    return get_task(parts, task.id)
+
+
+def exists(parts: Services, key: str | None) -> bool:
+    try:
+        parts.storage.open(str(key)).close()
+    except MissingObjectError:
+        return False
+    return True
+
+
+def keys(parts: Services) -> list[str]:
+    with parts.db.reading() as session:
+        image = session.scalars(select(Image)).one()
+    return [str(image.key), str(image.thumbnail_key)]
+
+
+# Tasks.
+
+
+def test_an_old_task_goes_with_its_objects_bodies_and_rows(parts: Services, host: Site) -> None:
+    task = finished_task(parts, host)
+    take_large(parts, task, success(padding="x" * INLINE_BYTES))
+    stored = keys(parts)
+    aged(parts, task, days=8)
+
+    retention.purge(reconfigured(parts, retention_days=7))
+
+    for table in (Task, Image, Input, Callback, Event, JobRow, Chunk):
+        assert count(parts, table) == 0
+    assert [key for key in stored if exists(parts, key)] == []
+
+
+def test_a_young_task_stays(parts: Services, host: Site) -> None:
+    task = finished_task(parts, host)
+    task = aged(parts, task, days=6)
+    retention.purge(reconfigured(parts, retention_days=7))
+    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
+    assert all(exists(parts, key) for key in keys(parts))
+
+
+def test_a_task_that_has_not_ended_stays_however_old(parts: Services) -> None:
+    waiting = [TaskStatus.QUEUED, TaskStatus.UNCERTAIN, TaskStatus.SUBMITTED, TaskStatus.RECEIVED]
+    tasks = [
+        aged(parts, make_task(parts, columns={"status": status}), days=1000) for status in waiting
+    ]
+    retention.purge(reconfigured(parts, retention_days=1))
+    assert [get_task(parts, task.id).status for task in tasks] == waiting
+
+
+def test_without_the_setting_tasks_stay_for_ever(parts: Services, host: Site) -> None:
+    task = aged(parts, finished_task(parts, host), days=10_000)
+    retention.purge(parts)
+    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
+
+
+def test_more_than_a_batch_goes_at_once(sqlite_parts: Services) -> None:
+    for _ in range(BATCH + 3):
+        aged(sqlite_parts, make_task(sqlite_parts, columns={"status": TaskStatus.FAILED}), days=9)
+    retention.purge(reconfigured(sqlite_parts, retention_days=7))
+    assert count(sqlite_parts, Task) == 0
+
+
+def test_while_storage_is_down_the_rows_stay_so_that_it_can_be_tried_again(
+    parts: Services, host: Site
+) -> None:
+    task = aged(parts, finished_task(parts, host), days=8)
+    short = reconfigured(parts, retention_days=7)
+
+    class Down(FailingStorage):
+        def delete(self, keys: Iterable[str]) -> None:
+            raise StorageError(f"storage is down, {len(list(keys))} keys stay")
+
+    with pytest.raises(StorageError):
+        retention.purge(replace(short, storage=Down(parts.storage)))
+    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
+
+    retention.purge(short)
+    assert count(parts, Task) == 0
+
+
+def test_deleting_one_task_leaves_the_others(parts: Services, host: Site) -> None:
+    kept, deleted = finished_task(parts, host), make_task(parts)
+    take(parts, deleted, success())
+    retention.delete_tasks(parts, [deleted.id])
+    assert count(parts, Task) == 1
+    assert [callback.task_id for callback in callbacks_of(parts, kept)] == [kept.id]
+    assert all(exists(parts, key) for key in keys(parts))
+
+
+def test_deleting_what_is_gone_is_fine(parts: Services) -> None:
+    retention.delete_tasks(parts, [new_id()])
+    retention.delete_tasks(parts, [])
+
+
+def test_bytes_that_wait_for_storage_go_with_their_task(parts: Services, host: Site) -> None:
+    task = make_task(parts)
+    deliver(parts, task, success(host.serve("/a.png", png())))
+    fail_next(replace(parts, storage=FailingStorage(parts.storage)), Kind.STORE_IMAGE)
+    assert count(parts, Chunk) == 1
+    retention.delete_tasks(parts, [task.id])
+    assert count(parts, Chunk) == 0
+
+
+# Bodies and rejections.
+
+
+def test_old_bodies_go_and_what_is_known_of_them_stays(parts: Services, host: Site) -> None:
+    task = finished_task(parts, host)
+    take_large(parts, task, success(padding="x" * INLINE_BYTES))
+    young, old = make_task(parts), callbacks_of(parts, task)
+    take(parts, young, success())
+    for callback in old:
+        age_body(parts, callback, days=31)
+
+    retention.purge(parts)
+
+    left = callbacks_of(parts, task)
+    assert [(callback.body, callback.sha256) for callback in left] == [
+        (None, callback.sha256) for callback in old
+    ]
+    assert count(parts, Chunk) == 0
+    assert [callback.body is not None for callback in callbacks_of(parts, young)] == [True]
+
+
+def test_a_body_that_is_still_needed_stays_however_old(parts: Services) -> None:
+    task = make_task(parts)
+    take_large(parts, task, success(padding="x" * INLINE_BYTES))
+    (callback,) = callbacks_of(parts, task)
+    callback_id = age_body(parts, callback, days=100)
+    retention.purge(parts)
+    with parts.db.reading() as session:
+        assert b"".join(bodies.read_body(session, callback_id)).startswith(b'{"success"')
+
+
+def refuse(parts: Services, task: Task | None, body: Body) -> None:
+    with parts.db.transaction() as session:
+        task_id = task.id if task else None
+        inbox.take_in(session, [Incoming(Source.CALLBACK, body, task_id, reason="no")])
+
+
+def test_old_rejections_go_whole(parts: Services) -> None:
+    task = make_task(parts)
+    with parts.db.transaction() as session:
+        large = bodies.keep(session, b"x" * INLINE_BYTES * 2)
+    for body in (body_of(b"no"), large):
+        refuse(parts, task, replace(body, id=large.id if body is large else old_id(31)))
+    refuse(parts, None, Body(size=5, id=old_id(31)))
+    refuse(parts, None, Body(size=6, id=old_id(29)))
+    with parts.db.reading() as session:
+        row = session.get_one(Callback, large.id)
+    age_body(parts, row, days=31)
+
+    retention.purge(parts)
+
+    with parts.db.reading() as session:
+        left = session.scalars(select(Callback)).all()
+    assert [(callback.size, callback.verdict) for callback in left] == [(6, Verdict.REJECTED)]
+    assert count(parts, Chunk) == 0
+
+
+def test_more_rejections_than_a_batch_go_at_once(sqlite_parts: Services) -> None:
+    for _ in range(BATCH * 2 + 1):
+        refuse(sqlite_parts, None, Body(size=1, id=old_id(31)))
+    retention.purge(sqlite_parts)
+    assert count(sqlite_parts, Callback) == 0
+
+
+def test_chunks_that_belong_to_nothing_go_after_a_day(parts: Services) -> None:
+    task = make_task(parts)
+    take_large(parts, task, success(padding="x" * INLINE_BYTES))
+    (callback,) = callbacks_of(parts, task)
+    kept = age_body(parts, callback, days=2)
+    young = new_id()
+    with parts.db.transaction() as session:
+        for owner_id in (old_id(1.1), old_id(2), young):
+            bodies.write_chunk(session, owner_id, 0, b"data")
+            bodies.write_chunk(session, owner_id, 1, b"data")
+
+    retention.purge(parts)
+
+    with parts.db.reading() as session:
+        assert set(session.scalars(select(Chunk.owner_id))) == {kept, young}
+
+
+def test_a_retention_of_more_years_than_there_were_is_fine(sqlite_parts: Services) -> None:
+    make_task(sqlite_parts, columns={"status": TaskStatus.FAILED})
+    retention.purge(reconfigured(sqlite_parts, retention_days=90_000, retention_body_days=90_000))
+    assert count(sqlite_parts, Task) == 1

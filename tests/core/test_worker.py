@@ -1,0 +1,437 @@
+"""The job loop, with handlers of the tests' own: claims, runs, retries, gives up, stops."""
+
+import statistics
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+from structlog.testing import capture_logs
+
+from app import jobs
+from app.columns import db_now
+from app.db import notify
+from app.errors import ImageError, LeaseLostError, StorageError
+from app.jobs import Conclusion, Job, Kind, New
+from app.models import Audit
+from app.models import Job as JobRow
+from app.models import Worker as WorkerRow
+from app.reports import worker_seen
+from app.services import Services
+from app.worker import Handler, Worker
+from tests.core.sites import PATIENCE
+from tests.factories import eventually, reconfigured
+from tests.servers.postgres import Postgres
+
+
+class Work:
+    """A handler that notes what it does; `error` is raised by each run while it is set.
+
+    With `gate` a run goes on only when that is set.
+    """
+
+    def __init__(self, *, gate: threading.Event | None = None) -> None:
+        self.ran: list[Job] = []
+        self.lost: list[Job] = []
+        self.failures: list[tuple[str, bool]] = []
+        self.error: Exception | None = None
+        self.most_at_once = 0
+        self._at_once = 0
+        self._gate = gate
+        self._lock = threading.Lock()
+        self.handler = Handler(self._run, lost=self._take_over, failed=self._fail)
+
+    @property
+    def at_once(self) -> int:
+        with self._lock:
+            return self._at_once
+
+    def _run(self, services: Services, job: Job) -> Conclusion:
+        del services
+        with self._lock:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+            self.ran.append(job)
+        if self._gate:
+            assert self._gate.wait(PATIENCE)
+        with self._lock:
+            self._at_once -= 1
+        if self.error:
+            raise self.error
+        return self._conclude
+
+    def _take_over(self, services: Services, job: Job) -> None:
+        del services
+        self.lost.append(job)
+
+    def _conclude(self, session: Session) -> None:
+        session.add(Audit(actor="worker", action="concluded"))
+
+    def _fail(self, session: Session, job: Job, error: BaseException, final: bool) -> None:
+        del job
+        self.failures.append((str(error), final))
+        session.add(Audit(actor="worker", action="failed"))
+
+
+@contextmanager
+def working(parts: Services, work: Work, *, workers: int = 1) -> Iterator[Worker]:
+    """Workers in threads, for whom jobs of every kind are `work`, but periodic ones nothing."""
+    idle = Handler(lambda _services, _job: None)
+    handlers = {kind: idle if jobs.POLICIES[kind].every else work.handler for kind in Kind}
+    with ExitStack() as stack:
+        started = [Worker(parts, handlers) for _ in range(workers)]
+        for worker in started:
+            thread = threading.Thread(target=worker.run)
+            thread.start()
+            stack.callback(thread.join, PATIENCE)
+            stack.callback(worker.stop)
+        yield started[0]
+
+
+def enqueue(parts: Services, *new: New) -> None:
+    with parts.db.transaction() as session:
+        jobs.enqueue(session, *new)
+
+
+def rows(parts: Services) -> list[JobRow]:
+    """The jobs that are there, without the periodic ones."""
+    with parts.db.reading() as session:
+        wanted = select(JobRow).where(JobRow.unique_key.is_(None)).order_by(JobRow.id)
+        return list(session.scalars(wanted))
+
+
+def audits(parts: Services) -> list[str]:
+    with parts.db.reading() as session:
+        return list(session.scalars(select(Audit.action).order_by(Audit.id)))
+
+
+def worker_names(parts: Services) -> list[str]:
+    with parts.db.reading() as session:
+        return list(session.scalars(select(WorkerRow.name)))
+
+
+def has(items: Sequence[object], count: int) -> bool:
+    return len(items) == count
+
+
+def change(parts: Services, **columns: Any) -> None:
+    """Change the jobs behind the workers' backs, and wake them."""
+    with parts.db.transaction() as session:
+        session.execute(update(JobRow).where(JobRow.unique_key.is_(None)).values(**columns))
+        notify(session, jobs.CHANNEL)
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What work waits for; opened when the test is over."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_jobs_are_run_and_their_conclusions_written(parts: Services) -> None:
+    work = Work()
+    enqueue(parts, New(Kind.INGEST), New(Kind.SUBMIT, provider="acedata"))
+    with working(parts, work):
+        eventually(lambda: len(audits(parts)) == 2)
+        enqueue(parts, New(Kind.COMPACT))
+        eventually(lambda: len(audits(parts)) == 3)
+        eventually(lambda: not rows(parts))
+
+    assert sorted(job.kind for job in work.ran) == ["compact", "ingest", "submit"]
+    assert audits(parts) == ["concluded"] * 3
+
+
+def test_on_postgresql_a_notification_wakes_the_worker_long_before_it_would_look(
+    postgres_parts: Services,
+) -> None:
+    work = Work()
+    latencies = []
+    with working(postgres_parts, work):
+        eventually(lambda: worker_names(postgres_parts))
+        for count in range(1, 8):
+            began = time.monotonic()
+            enqueue(postgres_parts, New(Kind.INGEST))
+            eventually(partial(has, work.ran, count))
+            latencies.append(time.monotonic() - began)
+            eventually(lambda: not rows(postgres_parts))
+
+    # It looks by itself every second.
+    assert statistics.median(latencies) < 0.4
+
+
+def test_a_job_that_failed_is_tried_again(sqlite_parts: Services) -> None:
+    work = Work()
+    work.error = ValueError("not yet")
+    enqueue(sqlite_parts, New(Kind.INGEST))
+    with working(sqlite_parts, work):
+        eventually(lambda: rows(sqlite_parts)[0].failures == 1)
+        assert rows(sqlite_parts)[0].last_error == "ValueError: not yet"
+        assert work.failures == [("not yet", False)]
+        work.error = None
+        change(sqlite_parts, due_at=db_now())
+        eventually(lambda: not rows(sqlite_parts))
+
+    assert len(work.ran) == 2
+    assert audits(sqlite_parts) == ["failed", "concluded"]
+
+
+@pytest.mark.parametrize(
+    ("error", "failures"), [(ImageError("no image"), 0), (ValueError("the last time"), 9)]
+)
+def test_a_job_is_given_up_when_trying_again_is_no_use(
+    sqlite_parts: Services, error: Exception, failures: int
+) -> None:
+    work = Work()
+    work.error = error
+    enqueue(sqlite_parts, New(Kind.INGEST, delay=3600))
+    change(sqlite_parts, failures=failures, due_at=db_now())
+    with working(sqlite_parts, work):
+        eventually(lambda: not rows(sqlite_parts))
+
+    assert work.failures == [(str(error), True)]
+    assert audits(sqlite_parts) == ["failed"]
+
+
+def test_trouble_of_our_own_uses_up_no_try(sqlite_parts: Services) -> None:
+    work = Work()
+    work.error = StorageError("down")
+    enqueue(sqlite_parts, New(Kind.STORE_IMAGE))
+    with working(sqlite_parts, work):
+        for count in range(1, 13):
+            eventually(partial(has, work.failures, count))
+            eventually(lambda: rows(sqlite_parts)[0].lease_token is None)
+            change(sqlite_parts, due_at=db_now())
+        work.error = None
+        eventually(lambda: not rows(sqlite_parts))
+
+    assert set(work.failures) == {("down", False)}
+
+
+def test_a_heartbeat_keeps_a_job_for_longer_than_its_lease(
+    parts: Services, gate: threading.Event
+) -> None:
+    work = Work(gate=gate)
+    short = reconfigured(parts, lease_seconds=2.0)
+    enqueue(parts, New(Kind.INGEST))
+    with working(short, work, workers=2):
+        eventually(lambda: work.ran)
+        first_end = rows(parts)[0].due_at
+        eventually(lambda: rows(parts)[0].due_at > first_end + timedelta(seconds=2))
+        work.ran[0].lease.ensure_held()
+        gate.set()
+        eventually(lambda: not rows(parts))
+
+    assert len(work.ran) == 1
+    assert audits(parts) == ["concluded"]
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no"), LeaseLostError("noticed it")])
+def test_whoever_lost_the_lease_writes_nothing(
+    sqlite_parts: Services, gate: threading.Event, error: Exception | None
+) -> None:
+    work = Work(gate=gate)
+    work.error = error
+    enqueue(sqlite_parts, New(Kind.INGEST))
+    with capture_logs() as logs, working(sqlite_parts, work):
+        eventually(lambda: work.ran)
+        with sqlite_parts.db.transaction() as session:
+            # As if it were over long ago, so that it is this one that is claimed.
+            over = update(JobRow).where(JobRow.id == work.ran[0].id)
+            session.execute(over.values(due_at=db_now(-3600)))
+            (other,) = jobs.claim(
+                session, jobs.WORK_QUEUE, room=1, limit=None, worker="other", seconds=60
+            )
+        gate.set()
+        eventually(lambda: any(entry.get("action") == "lose" for entry in logs))
+
+    assert (other.id, other.lost) == (work.ran[0].id, True)
+    (row,) = rows(sqlite_parts)
+    assert (row.lease_token, row.worker, row.failures) == (other.token, "other", 0)
+    assert audits(sqlite_parts) == []
+
+
+@pytest.mark.parametrize(("kind", "taken_over"), [(Kind.SUBMIT, True), (Kind.INGEST, False)])
+def test_what_was_lost_is_done_again_unless_it_costs_money(
+    sqlite_parts: Services, kind: Kind, taken_over: bool
+) -> None:
+    work = Work()
+    enqueue(sqlite_parts, New(kind, provider="acedata"))
+    with sqlite_parts.db.transaction() as session:
+        queue = jobs.queue_of(kind, "acedata")
+        jobs.claim(session, queue, room=1, limit=None, worker="dead", seconds=0)
+    with working(sqlite_parts, work):
+        eventually(lambda: not rows(sqlite_parts))
+
+    done, not_done = (work.lost, work.ran) if taken_over else (work.ran, work.lost)
+    assert [job.lost for job in done] == [True]
+    assert not_done == []
+
+
+def test_a_conclusion_is_written_when_the_database_is_back(
+    postgres_parts: Services, postgres: Postgres, gate: threading.Event
+) -> None:
+    work = Work(gate=gate)
+    enqueue(postgres_parts, New(Kind.INGEST))
+    with capture_logs() as logs, working(postgres_parts, work):
+        eventually(lambda: work.ran)
+        with postgres.down():
+            gate.set()
+            eventually(lambda: any(entry.get("action") == "wait" for entry in logs))
+        eventually(lambda: not rows(postgres_parts))
+
+    assert len(work.ran) == 1
+    assert audits(postgres_parts) == ["concluded"]
+
+
+def test_a_worker_outlives_the_database(postgres_parts: Services, postgres: Postgres) -> None:
+    work = Work()
+    with capture_logs() as logs, working(postgres_parts, work):
+        eventually(lambda: worker_names(postgres_parts))
+        with postgres.down():
+            eventually(lambda: any(entry.get("action") == "claim" for entry in logs))
+        enqueue(postgres_parts, New(Kind.INGEST))
+        eventually(lambda: audits(postgres_parts) == ["concluded"])
+
+
+def test_a_conclusion_that_cannot_be_written_leaves_the_job_to_its_lease(
+    sqlite_parts: Services,
+) -> None:
+    def conclude(session: Session) -> None:
+        session.add(Audit(actor="worker", action="half"))
+        session.flush()
+        raise ValueError("a bug")
+
+    work = Work()
+    work.handler = Handler(lambda _services, _job: conclude, failed=work.handler.failed)
+    enqueue(sqlite_parts, New(Kind.INGEST))
+    with capture_logs() as logs, working(sqlite_parts, work):
+        eventually(lambda: any(entry.get("action") == "abandon" for entry in logs))
+
+    (row,) = rows(sqlite_parts)
+    assert row.failures == 0
+    assert audits(sqlite_parts) == []
+    assert work.failures == []
+
+
+def test_a_worker_that_stops_finishes_what_it_began(parts: Services, gate: threading.Event) -> None:
+    work = Work(gate=gate)
+    enqueue(parts, *[New(Kind.INGEST)] * 30)
+    with working(reconfigured(parts, worker_concurrency=2), work) as worker:
+        eventually(lambda: work.at_once == 2)
+        worker.stop()
+        gate.set()
+        eventually(lambda: not worker_names(parts))
+
+    # Two that were running, and at most as many that were being claimed at that moment.
+    assert 2 <= len(work.ran) <= 4
+    assert audits(parts) == ["concluded"] * len(work.ran)
+    assert [row.lease_token for row in rows(parts)] == [None] * (30 - len(work.ran))
+
+
+def test_a_worker_that_cannot_wait_any_longer_gives_its_jobs_back(
+    sqlite_parts: Services, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.worker.GRACE_SECONDS", 0.2)
+    work = Work(gate=gate)
+    enqueue(sqlite_parts, New(Kind.INGEST))
+    with working(sqlite_parts, work) as worker:
+        eventually(lambda: work.ran)
+        worker.stop()
+        eventually(lambda: not worker_names(sqlite_parts))
+        with sqlite_parts.db.transaction() as session:
+            claimed = jobs.claim(
+                session, jobs.WORK_QUEUE, room=9, limit=None, worker="other", seconds=60
+            )
+
+    assert [job.lost for job in claimed if job.kind is Kind.INGEST] == [True]
+
+
+def test_a_worker_shows_that_it_lives_and_says_good_bye(sqlite_parts: Services) -> None:
+    with sqlite_parts.db.transaction() as session:
+        session.add(WorkerRow(name="dead long ago", seen_at=db_now(-3600)))
+        session.add(WorkerRow(name="silent for a moment", seen_at=db_now(-30)))
+    with sqlite_parts.db.reading() as session:
+        assert not worker_seen(session, 20)
+
+    with working(reconfigured(sqlite_parts, lease_seconds=3.0), Work()) as worker:
+        eventually(
+            lambda: (
+                sorted(worker_names(sqlite_parts)) == sorted([worker.name, "silent for a moment"])
+            )
+        )
+        with sqlite_parts.db.reading() as session:
+            assert worker_seen(session, 20)
+            first_seen = session.get_one(WorkerRow, worker.name).seen_at
+
+        def seen_again() -> bool:
+            with sqlite_parts.db.reading() as session:
+                return session.get_one(WorkerRow, worker.name).seen_at > first_seen
+
+        eventually(seen_again)
+
+    assert worker_names(sqlite_parts) == ["silent for a moment"]
+
+
+def test_a_worker_runs_so_many_jobs_at_once_and_no_more(
+    sqlite_parts: Services, gate: threading.Event
+) -> None:
+    work = Work(gate=gate)
+    enqueue(sqlite_parts, *[New(Kind.INGEST)] * 8)
+    with working(reconfigured(sqlite_parts, worker_concurrency=3), work):
+        eventually(lambda: work.at_once == 3)
+        gate.set()
+        eventually(lambda: not rows(sqlite_parts))
+
+    assert work.most_at_once == 3
+    assert len(work.ran) == 8
+
+
+def test_the_limit_of_a_provider_holds_over_all_workers(
+    parts: Services, gate: threading.Event
+) -> None:
+    work = Work(gate=gate)
+    enqueue(parts, *[New(Kind.SUBMIT, provider="acedata")] * 8)
+    with working(reconfigured(parts, provider_concurrency=2), work, workers=3):
+        eventually(lambda: work.at_once == 2)
+        gate.set()
+        eventually(lambda: not rows(parts))
+
+    assert work.most_at_once == 2
+    assert len(work.ran) == 8
+
+
+@pytest.mark.parametrize("kind", [Kind.SUBMIT, Kind.STORE_IMAGE])
+def test_what_waits_for_others_keeps_no_other_work_waiting(
+    sqlite_parts: Services, gate: threading.Event, kind: Kind
+) -> None:
+    work = Work(gate=gate)
+    few = reconfigured(sqlite_parts, provider_concurrency=2, worker_concurrency=2)
+    enqueue(sqlite_parts, *[New(kind, provider="acedata")] * 5)
+    with working(few, work):
+        eventually(lambda: work.at_once == 2)
+        enqueue(sqlite_parts, New(Kind.INGEST))
+        eventually(lambda: work.at_once == 3)
+        gate.set()
+
+
+def test_periodic_jobs_run_again_and_again(sqlite_parts: Services) -> None:
+    ran: list[Job] = []
+    idle = Handler(lambda _services, _job: None)
+    expire = Handler(lambda _services, job: ran.append(job))
+    worker = Worker(sqlite_parts, {**dict.fromkeys(Kind, idle), Kind.EXPIRE: expire})
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        eventually(lambda: len(ran) >= 2)
+    finally:
+        worker.stop()
+        thread.join(PATIENCE)
+
+    assert {job.id for job in ran} == {ran[0].id}

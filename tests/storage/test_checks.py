@@ -1,0 +1,67 @@
+"""A check is over in time, even when what it looks at is not."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from app.errors import StorageError
+from app.storage.checks import BoundedCheck
+
+
+class Probe:
+    """Hangs until it is released, and counts how often it was begun."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.released = threading.Event()
+        self.ended = threading.Event()
+
+    def __call__(self) -> None:
+        self.begun += 1
+        self.released.wait()
+        self.ended.set()
+
+
+@pytest.fixture
+def probe() -> Iterator[Probe]:
+    probe = Probe()
+    yield probe
+    probe.released.set()
+
+
+def test_a_probe_that_passes_passes() -> None:
+    BoundedCheck(lambda: None, seconds=5)()
+
+
+def test_what_the_probe_raises_is_raised() -> None:
+    def refuse() -> None:
+        raise StorageError("refused")
+
+    check = BoundedCheck(refuse, seconds=5)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="refused"):
+            check()
+
+
+def test_a_probe_that_hangs_fails_in_time_and_costs_one_thread(probe: Probe) -> None:
+    check = BoundedCheck(probe, seconds=0.1)
+    start = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(StorageError, match=r"did not answer within 0\.1 s"):
+            check()
+    assert time.monotonic() - start < 5
+    assert probe.begun == 1
+
+
+def test_after_a_probe_that_hung_the_next_one_is_a_new_one(probe: Probe) -> None:
+    check = BoundedCheck(probe, seconds=0.1)
+    with pytest.raises(StorageError):
+        check()
+    probe.released.set()
+    assert probe.ended.wait(5)
+    deadline = time.monotonic() + 5
+    while probe.begun < 2 and time.monotonic() < deadline:
+        check()
+    assert probe.begun == 2

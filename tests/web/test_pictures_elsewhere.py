@@ -1,0 +1,91 @@
+"""`GET /images/<token>` where storage is another host."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
+
+import pytest
+
+from app.errors import StorageError
+from app.services import Services
+from app.signing import Picture
+from app.storage import Storage
+from tests.factories import make_task
+from tests.web.sites import Site, add_image, error_of, fetch
+
+
+class Elsewhere:
+    """A storage whose objects are read from another host."""
+
+    def put(self, key: str, file: BinaryIO, content_type: str) -> None:
+        raise NotImplementedError
+
+    def open(self, key: str) -> BinaryIO:
+        raise NotImplementedError
+
+    def delete(self, keys: Iterable[str]) -> None:
+        raise NotImplementedError
+
+    def address(self, key: str) -> str | None:
+        return f"https://bucket.example.com/{key}?X-Amz-Expires=3600&X-Amz-Signature=abc"
+
+    def check(self) -> None:
+        raise NotImplementedError
+
+
+class Failing(Elsewhere):
+    """One that cannot sign."""
+
+    def address(self, key: str) -> str | None:
+        raise StorageError(f"S3 bucket 'b' could not sign an address of {key!r}: no credentials")
+
+
+@pytest.fixture
+def with_storage(sqlite_parts: Services) -> Iterator[Callable[[Storage], Site]]:
+    """Makes the application on a storage of the test's own."""
+    sites: list[Site] = []
+
+    def make(storage: Storage) -> Site:
+        sites.append(Site(dataclasses.replace(sqlite_parts, storage=storage)))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.receiver.close()
+
+
+def test_an_image_elsewhere_is_redirected_to_for_less_than_its_address_lives(
+    with_storage: Callable[[Storage], Site],
+) -> None:
+    site = with_storage(Elsewhere())
+    image = add_image(site.parts, make_task(site.parts), status="stored", key="images/1/0.png")
+    response = fetch(site, site.parts.picture_url(Picture.OUTPUT, image, "png"))
+
+    assert response.status_code == 302
+    assert response.headers["Location"] == (
+        "https://bucket.example.com/images/1/0.png?X-Amz-Expires=3600&X-Amz-Signature=abc"
+    )
+    assert response.headers["Cache-Control"] == "public, max-age=1800"
+
+
+def test_pages_may_show_images_from_where_they_are(
+    with_storage: Callable[[Storage], Site], sqlite_site: Site
+) -> None:
+    policies = [
+        site.client.get("/login").headers["Content-Security-Policy"]
+        for site in (with_storage(Elsewhere()), sqlite_site)
+    ]
+
+    assert "img-src 'self' https://bucket.example.com;" in policies[0]
+    assert "img-src 'self';" in policies[1]
+
+
+def test_storage_that_fails_is_unavailable(with_storage: Callable[[Storage], Site]) -> None:
+    site = with_storage(Elsewhere())
+    image = add_image(site.parts, make_task(site.parts), status="stored", key="images/1/0.png")
+    url = site.parts.picture_url(Picture.OUTPUT, image)
+    site.flask.extensions["services"] = dataclasses.replace(site.parts, storage=Failing())
+    response = fetch(site, url)
+
+    assert error_of(response, 503)["code"] == "unavailable"
+    assert int(response.headers["Retry-After"]) > 0

@@ -1,0 +1,120 @@
+"""`POST /v1/images/edits` that waits: for the result, the provider's refusal, or the end of its time."""
+
+import base64
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+from werkzeug.test import TestResponse
+
+from app.models import Scope, Task
+from app.web import FREE_THREADS, THREADS
+from tests.factories import failure, get_task, png, submission
+from tests.web.servers import until
+from tests.web.sites import Json, Site, error_of, json_of, tasks_of
+
+
+def submit_and_wait(site: Site, **fields: Any) -> TestResponse:
+    """Submit an edit that is not asynchronous."""
+    body = submission(**fields)
+    del body["async"]
+    return site.call("POST", "/v1/images/edits", scope=Scope.SUBMIT, json=body)
+
+
+@contextmanager
+def ending(site: Site, end: Callable[[Task], object]) -> Iterator[None]:
+    """Inside the block, the next task that is created is ended by `end` in another thread."""
+    before = tasks_of(site.parts)
+
+    def work() -> None:
+        until(lambda: len(tasks_of(site.parts)) > len(before))
+        end(get_task(site.parts, tasks_of(site.parts)[-1]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(30)
+
+
+def test_a_call_that_waits_is_answered_with_the_result(site: Site) -> None:
+    site.parts.db.listen()
+    usage = {"input_tokens": 7}
+    with ending(site, lambda task: site.finish(task, png(), png(4, 4), usage=usage)):
+        started = time.monotonic()
+        response = submit_and_wait(site, trace_id="mine")
+    answer = json_of(response)
+    task = site.look_up(get_task(site.parts, tasks_of(site.parts)[0]))
+
+    assert response.status_code == 200
+    assert abs(answer.pop("created") - time.time()) < 30
+    assert answer == {
+        "success": True,
+        "task_id": task["task_id"],
+        "trace_id": "mine",
+        "model": "gpt-image-2",
+        "data": [{"url": image["url"]} for image in task["images"]],
+        "usage": usage,
+    }
+    assert len(answer["data"]) == 2
+    assert time.monotonic() - started < 20
+
+
+def test_images_come_as_base64_where_that_is_asked_for(sqlite_site: Site) -> None:
+    picture = png()
+    with ending(sqlite_site, lambda task: sqlite_site.finish(task, picture)):
+        response = submit_and_wait(sqlite_site, response_format="b64_json")
+    (item,) = json_of(response)["data"]
+
+    assert base64.b64decode(item["b64_json"]) == picture
+    assert "url" not in item
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("forbidden", 403), ("used_up", 403), ("disabled", 403), ("too_many_requests", 429),
+        ("timeout", 504), ("bad_request", 400), ("api_error", 500), ("unheard_of", 500),
+    ],
+)  # fmt: skip
+def test_the_providers_refusal_keeps_its_code_under_its_status(
+    sqlite_site: Site, code: str, status: int
+) -> None:
+    with ending(sqlite_site, lambda task: sqlite_site.post_back(task, failure(code, "no"))):
+        response = submit_and_wait(sqlite_site)
+    error = error_of(response, status)
+
+    assert (error["code"], error["message"]) == (code, "no")
+    assert json_of(response)["task_id"] == str(tasks_of(sqlite_site.parts)[0])
+
+
+def test_after_its_time_a_call_that_waits_is_told_that_the_task_goes_on(
+    site_with: Callable[..., Site],
+) -> None:
+    site = site_with(sync_wait="0.2s")
+    response = submit_and_wait(site)
+    payload: Json = json_of(response)
+    (id_,) = tasks_of(site.parts)
+
+    assert error_of(response, 504)["code"] == "timeout"
+    assert payload["task_id"] == str(id_)
+    assert response.headers["x-should-retry"] == "false"
+    assert get_task(site.parts, id_).status == "queued"
+
+
+def test_who_finds_no_place_to_wait_has_submitted_nothing(sqlite_site: Site) -> None:
+    waiters = sqlite_site.flask.extensions["waiters"]
+    with ExitStack() as places:
+        for _ in range(THREADS - FREE_THREADS):
+            places.enter_context(waiters.place())
+        response = submit_and_wait(sqlite_site)
+        assert error_of(response, 503)["code"] == "unavailable"
+        assert int(response.headers["Retry-After"]) > 0
+        assert tasks_of(sqlite_site.parts) == []
+        # Who does not wait needs no place.
+        at_once = sqlite_site.call("POST", "/v1/images/edits", json=submission())
+        assert at_once.status_code == 200
