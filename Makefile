@@ -1,9 +1,10 @@
 # `make` sets up what it needs in .venv; nothing else on the machine is touched.
 PYTHON ?= python3
 PORT ?= 8000
+DATABASE ?= postgresql
 BIN := .venv/bin
 
-.PHONY: demo run test soak check format requirements clean
+.PHONY: demo run test soak bench check format requirements clean
 
 demo: .venv/runtime
 	@PORT=$(PORT) $(BIN)/python -m app demo $(if $(ONCE),--once)
@@ -17,6 +18,10 @@ test: .venv/dev
 # SOAK_ROUNDS is how long (60), SOAK_SEED what goes wrong.
 soak: .venv/dev
 	$(BIN)/pytest -m soak
+
+# Needs `wrk`; DATABASE=sqlite measures SQLite.
+bench: .venv/dev
+	PYTHONPATH=. $(BIN)/python bench/callbacks.py --database $(DATABASE)
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

@@ -193,7 +193,7 @@ class Config(BaseModel):
     """How many calls to one provider run at a time, over all workers."""
     lease_seconds: Seconds = 30.0
     """How long a silent worker keeps a job before another one takes it over."""
-    rate_limits: Annotated[str, AfterValidator(_rate_limits)] = "100 per second"
+    rate_limits: Annotated[str, AfterValidator(_rate_limits)] = "1000 per second"
     """How often one API key may call (Flask-Limiter's grammar); `off` for no limit."""
 
     trusted_proxies: Annotated[int, Field(ge=0)] = 0

@@ -13,7 +13,16 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
 from psycopg.errors import ProgramLimitExceeded
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
@@ -65,6 +74,12 @@ class Database:
         self._writing: AbstractContextManager[Any] = (
             threading.Lock() if self.sqlite else nullcontext()
         )
+        # SQLite has no such cost, and begins transactions as this file says.
+        self._autocommit = (
+            self.engine
+            if self.sqlite
+            else self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        )
         self._writer = self.engine.execution_options(begin="IMMEDIATE")
         self._listening: _PostgresListener | None = None
 
@@ -77,14 +92,23 @@ class Database:
             session.begin(),
         ):
             yield session
-        for channel, payload in session.info.pop("signals", ()):
-            self.signals.send(channel, payload)
+            if not self.sqlite:
+                _send_notifications(session)
+        if self.sqlite:
+            for channel, payload in _collected(session):
+                self.signals.send(channel, payload)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """One transaction that only reads."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
+
+    @contextmanager
+    def glance(self) -> Iterator[Connection]:
+        """For single statements that only read, without the cost of a transaction around them."""
+        with self._autocommit.connect() as connection:
+            yield connection
 
     def listen(self) -> None:
         """Start to receive the wake-ups that other processes send (PostgreSQL; SQLite has none)."""
@@ -114,11 +138,7 @@ class Database:
 
 def notify(session: Session, channel: str, payload: str = "") -> None:
     """Wake whoever listens on `channel`, in any process, once this transaction is committed."""
-    if session.get_bind().dialect.name == "postgresql":
-        # PostgreSQL folds equal notifications of one transaction into one.
-        session.execute(select(func.pg_notify(channel, payload)))
-    else:
-        session.info.setdefault("signals", {})[channel, payload] = None
+    _collected(session)[channel, payload] = None
 
 
 def is_outage(error: BaseException) -> bool:
@@ -140,6 +160,19 @@ def migrate(url: str) -> None:
     command.upgrade(config, "head")
 
 
+def _collected(session: Session) -> dict[tuple[str, str], None]:
+    """What is to be notified; each once, in order."""
+    collected: dict[tuple[str, str], None] = session.info.setdefault("notifications", {})
+    return collected
+
+
+def _send_notifications(session: Session) -> None:
+    # All in one statement: each would cost a round trip, with the tasks locked.
+    if collected := _collected(session):
+        sent = [func.pg_notify(channel, payload) for channel, payload in collected]
+        session.execute(select(*sent))
+
+
 def _alembic() -> AlembicConfig:
     config = AlembicConfig()
     config.set_main_option("script_location", str(MIGRATIONS))
@@ -151,7 +184,9 @@ def _script() -> ScriptDirectory:
 
 
 def _sqlite_engine(url: str) -> Engine:
-    engine = create_engine(url, pool_size=32, max_overflow=32, pool_timeout=POOL_SECONDS)
+    engine = create_engine(
+        url, pool_size=32, max_overflow=32, pool_timeout=POOL_SECONDS, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
@@ -178,9 +213,10 @@ def _postgresql_engine(url: str, pool_size: int) -> Engine:
     return create_engine(
         url,
         pool_size=pool_size,
-        max_overflow=pool_size,
+        max_overflow=0,
         pool_timeout=POOL_SECONDS,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
             "application_name": "postback",

@@ -3,17 +3,20 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import structlog
-from sqlalchemy import insert
+from sqlalchemy import Table
 from sqlalchemy.orm import Session
 
+from app.bulk import insert_all
 from app.db import notify
 from app.models import Event
 
 log = structlog.get_logger()
+
+_EVENTS = cast(Table, Event.__table__)
 
 CHANNEL = "tasks"
 # PostgreSQL lets a notification carry 8,000 bytes.
@@ -56,7 +59,7 @@ def record(session: Session, *facts: Fact) -> None:
         for fact in facts
     ]
     for part in _batched(rows, IDS_PER_NOTIFICATION):
-        session.execute(insert(Event), part)
+        insert_all(session, _EVENTS, part)
         notify(session, CHANNEL, ",".join({str(row["task_id"]) for row in part}))
 
 

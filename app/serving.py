@@ -1,6 +1,7 @@
 """Serving over HTTP with gunicorn: web processes alone, or one process that is worker as well."""
 
 import ctypes
+import gc
 import os
 import threading
 from contextlib import suppress
@@ -27,6 +28,8 @@ GRACE_SECONDS = 30
 # glibc's parameter for how many arenas there are (malloc.h), and how many are enough.
 M_ARENA_MAX = -8
 ARENAS = 2
+# How many new objects there may be before the collector looks at them.
+YOUNG_OBJECTS = 10_000
 
 
 class PropagatingLogger(Logger):
@@ -63,7 +66,18 @@ def options(config: Config) -> dict[str, Any]:
 
 def production() -> "WSGIApplication":
     """The application of one web process; workers run beside it (`python -m app worker`)."""
-    return web.application(services.build(settings.from_environment()))
+    return _settled(web.application(services.build(settings.from_environment())))
+
+
+def _settled(application: "WSGIApplication") -> "WSGIApplication":
+    """`application`, which lives as long as the process: the garbage collector needn't look at it.
+
+    With Python's own thresholds the collector took a seventh of the time in which callbacks came in.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
+    return application
 
 
 def _limit_arenas() -> None:
@@ -99,7 +113,7 @@ class Embedded(BaseApplication):
         self._worker = Worker(parts)
         self._working = threading.Thread(target=self._worker.run, name="worker", daemon=True)
         self._working.start()
-        return web.application(parts)
+        return _settled(web.application(parts))
 
     def _stop(self) -> None:
         if self._worker and self._working:

@@ -5,7 +5,8 @@ from sqlalchemy.orm import Session
 
 from app import bodies, tasks
 from app.errors import InvalidResultError
-from app.inbox.ledger import Incoming, take_in
+from app.inbox.ledger import take_in
+from app.inbox.values import Incoming
 from app.models import Source, Task
 from app.services import Services
 

@@ -1,30 +1,22 @@
 """Judging what came in: what is kept, what moves a task, what is refused."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, bindparam, case, insert, null, or_, select, update
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from app import events, jobs
 from app.bodies import Body
-from app.columns import db_now
+from app.bulk import together
 from app.events import Fact, Happened
+from app.inbox import rows
+from app.inbox.rows import TaskState
+from app.inbox.values import Incoming, Outcome, Taken
 from app.jobs import Kind
-from app.models import (
-    UNANSWERED,
-    Base,
-    Callback,
-    Source,
-    Task,
-    TaskStatus,
-    Verdict,
-    Verification,
-)
+from app.models import UNANSWERED, Callback, Source, TaskStatus, Verdict, Verification
 from app.providers.base import Result
 
 VERIFICATIONS = {
@@ -34,78 +26,6 @@ VERIFICATIONS = {
 }
 
 _LARGEST = 2**63 - 1
-# How we write our own ids.
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-# On the tables, not the models: the ORM executes an update many times at once by primary key only.
-_TASKS, _CALLBACKS = Base.metadata.tables["tasks"], Base.metadata.tables["callbacks"]
-_MOVE_TASK = (
-    update(_TASKS)
-    .where(Task.id == bindparam("moved_id"))
-    .values(
-        status=bindparam("new_status"),
-        provider_task_id=bindparam("new_provider_task_id"),
-        result_id=bindparam("new_result_id"),
-        verification=bindparam("new_verification"),
-        usage=bindparam("new_usage"),
-        error_code=bindparam("new_error_code"),
-        error_message=bindparam("new_error_message"),
-        error_status=bindparam("new_error_status"),
-        received_at=db_now(),
-        finished_at=case((bindparam("failed", type_=Boolean()), db_now()), else_=null()),
-        ask_at=None,
-    )
-)
-_COUNT_DUPLICATE = (
-    update(_CALLBACKS)
-    .where(Callback.id == bindparam("callback_id"))
-    .values(duplicates=Callback.duplicates + 1)
-)
-
-
-class Outcome(StrEnum):
-    """What became of one incoming body."""
-
-    ACCEPTED = "accepted"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
-    REJECTED = "rejected"
-    GONE = "gone"
-
-
-@dataclass(frozen=True)
-class Taken:
-    """An outcome, and the reason when it is a rejection."""
-
-    outcome: Outcome
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Incoming:
-    """One body that came in, or was refused.
-
-    With a `result` it is judged at once.  With a `reason` it is refused already and only kept.  With
-    neither it is a large body, in chunks, that the worker has yet to read.
-    """
-
-    source: Source
-    body: Body
-    task_id: UUID | None = None
-    result: Result | None = None
-    reason: str | None = None
-    address: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class _TaskState:
-    """What judging needs to know of a task; follows the verdicts within a batch."""
-
-    id: UUID
-    provider: str
-    provider_task_id: str | None
-    status: TaskStatus
 
 
 def take_in(session: Session, batch: Sequence[Incoming]) -> list[Taken]:
@@ -142,29 +62,30 @@ class _Ledger:
     def __init__(self, session: Session, batch: Sequence[Incoming]) -> None:
         self._session = session
         self._batch = batch
-        self._tasks = self._lock_tasks()
-        self._known = self._known_bodies()
-        self._owners = self._owners_of_provider_ids()
-        self._rows: list[dict[str, Any]] = []
-        self._duplicates: list[dict[str, Any]] = []
-        self._moves: list[dict[str, Any]] = []
+        self._tasks = rows.lock_tasks(session, {each.task_id for each in batch if each.task_id})
+        digests = {each.body.sha256 for each in batch if each.body.sha256}
+        self._known = rows.known_bodies(session, self._tasks, digests)
+        self._owners = rows.owners_of(session, self._new_names())
+        self._callbacks: list[dict[str, Any]] = []
+        self._duplicates: Counter[UUID] = Counter()
+        self._moves: dict[UUID, dict[str, Any]] = {}
         self._jobs: list[jobs.New] = []
         self._facts: list[Fact] = []
 
     def settle(self) -> list[Taken]:
-        """Judge everything, then write it with one statement for each table."""
+        """Judge everything, then write it."""
         taken = [self._take(incoming) for incoming in self._batch]
-        if self._rows:
-            self._session.execute(insert(Callback), self._rows)
-        if self._duplicates:
-            self._session.connection().execute(_COUNT_DUPLICATE, self._duplicates)
-        self.write_changes()
+        for callback in self._callbacks:
+            callback["duplicates"] = self._duplicates.pop(callback["id"], 0)
+        with together(self._session):
+            rows.insert_callbacks(self._session, self._callbacks)
+            rows.count_duplicates(self._session, self._duplicates)
+            self.write_changes()
         return taken
 
     def write_changes(self) -> None:
         """Move the tasks, enqueue their jobs, tell their timelines."""
-        if self._moves:
-            self._session.connection().execute(_MOVE_TASK, self._moves)
+        rows.move_tasks(self._session, list(self._moves.values()))
         jobs.enqueue(self._session, *self._jobs)
         events.record(self._session, *self._facts)
 
@@ -193,15 +114,15 @@ class _Ledger:
         seen = (incoming.task_id, incoming.body.sha256)
         if incoming.body.sha256 and seen in self._known:
             first, taken = self._known[seen]
-            self._duplicates.append({"callback_id": first})
-            return taken
+            self._duplicates[first] += 1
+            return taken.again()
         taken = self.judge(incoming)
         if taken.outcome is not Outcome.GONE:
-            self._rows.append(self._row(incoming, taken))
-            self._known[seen] = incoming.body.id, _taken_again(taken.outcome, taken.reason)
+            self._callbacks.append(self._callback(incoming, taken))
+            self._known[seen] = incoming.body.id, taken
         return taken
 
-    def _foreign(self, task: _TaskState, result: Result) -> str | None:
+    def _foreign(self, task: TaskState, result: Result) -> str | None:
         """Why a body is not this task's, by the task id that it names; a missing one is fine."""
         named = result.provider_task_id
         if named is None or named in {task.provider_task_id, str(task.id)}:
@@ -212,26 +133,24 @@ class _Ledger:
             return f"task_id: {named!r} is another task's"
         return None
 
-    def _move(self, task: _TaskState, incoming: Incoming, result: Result) -> None:
+    def _move(self, task: TaskState, incoming: Incoming, result: Result) -> None:
         error = result.error
         if result.provider_task_id != str(task.id):
             task.provider_task_id = task.provider_task_id or result.provider_task_id
             self._owners.setdefault((task.provider, task.provider_task_id), task.id)
         task.status = TaskStatus.FAILED if error else TaskStatus.RECEIVED
-        self._moves.append(
-            {
-                "moved_id": task.id,
-                "new_status": task.status,
-                "new_provider_task_id": task.provider_task_id,
-                "new_result_id": incoming.body.id,
-                "new_verification": VERIFICATIONS[incoming.source],
-                "new_usage": result.usage,
-                "new_error_code": error and error.code,
-                "new_error_message": error and str(error),
-                "new_error_status": error and error.status,
-                "failed": error is not None,
-            }
-        )
+        # By task: when one batch brings a failure and then a success, the last word is what counts.
+        self._moves[task.id] = {
+            "id": task.id,
+            "status": task.status,
+            "provider_task_id": task.provider_task_id,
+            "result_id": incoming.body.id,
+            "verification": VERIFICATIONS[incoming.source],
+            "usage": result.usage,
+            "error_code": error and error.code,
+            "error_message": error and str(error),
+            "error_status": error and error.status,
+        }
         detail: dict[str, Any] = {"callback_id": str(incoming.body.id), "source": incoming.source}
         if error:
             detail |= {"code": error.code, "message": str(error)}
@@ -240,7 +159,19 @@ class _Ledger:
             self._facts.append(Fact(task.id, Happened.RECEIVED, detail))
             self._jobs.append(jobs.New(Kind.INGEST, task.id, incoming.body.id))
 
-    def _row(self, incoming: Incoming, taken: Taken) -> dict[str, Any]:
+    def _new_names(self) -> set[str]:
+        """The provider's ids that come for tasks whose own is not known yet."""
+        return {
+            each.result.provider_task_id
+            for each in self._batch
+            if each.result
+            and each.result.provider_task_id
+            and each.task_id
+            and (task := self._tasks.get(each.task_id))
+            and task.provider_task_id is None
+        }
+
+    def _callback(self, incoming: Incoming, taken: Taken) -> dict[str, Any]:
         return {
             "id": incoming.body.id,
             "task_id": incoming.task_id if incoming.task_id in self._tasks else None,
@@ -250,63 +181,13 @@ class _Ledger:
             "address": incoming.address,
             "headers": dict(incoming.headers),
             # What a refused body's header declares can be any number.
-            "size": incoming.body.size and min(incoming.body.size, _LARGEST),
+            "bytes": incoming.body.size and min(incoming.body.size, _LARGEST),
             "sha256": incoming.body.sha256,
             "body": incoming.body.inline,
             "checked": incoming.result is not None or incoming.reason is not None,
         }
 
-    def _lock_tasks(self) -> dict[UUID, _TaskState]:
-        ids = {incoming.task_id for incoming in self._batch if incoming.task_id}
-        # In the order of their ids, so that two batches cannot wait for each other.
-        rows = self._session.execute(
-            select(Task.id, Task.provider, Task.provider_task_id, Task.status)
-            .where(Task.id.in_(ids))
-            .order_by(Task.id)
-            .with_for_update()
-        )
-        return {row.id: _TaskState(row[0], row[1], row[2], TaskStatus(row[3])) for row in rows}
-
-    def _known_bodies(self) -> dict[tuple[UUID | None, str | None], tuple[UUID, Taken]]:
-        rows = self._session.execute(
-            select(
-                Callback.task_id, Callback.sha256, Callback.id, Callback.verdict, Callback.reason
-            )
-            .where(Callback.task_id.in_(self._tasks))
-            .where(Callback.sha256.in_({incoming.body.sha256 for incoming in self._batch}))
-        )
-        return {(row[0], row[1]): (row[2], _taken_again(row[3], row[4])) for row in rows}
-
-    def _owners_of_provider_ids(self) -> dict[tuple[str, str | None], UUID]:
-        """Whose the provider's ids are that come for tasks whose own is not known yet."""
-        named = {
-            incoming.result.provider_task_id
-            for incoming in self._batch
-            if incoming.result
-            and incoming.result.provider_task_id
-            and (task := self._tasks.get(incoming.task_id or incoming.body.id))
-            and task.provider_task_id is None
-        }
-        if not named:
-            return {}
-        rows = self._session.execute(
-            select(Task.provider, Task.provider_task_id, Task.id).where(
-                or_(Task.provider_task_id.in_(named), Task.id.in_(_uuids(named)))
-            )
-        )
-        return {(row[0], name): row[2] for row in rows for name in (row[1], str(row[2]))}
-
 
 def _may_move(status: TaskStatus, result: Result) -> bool:
     # A success was paid for: it replaces a failure and a deadline.  Nothing replaces a success.
     return status in UNANSWERED or (status is TaskStatus.FAILED and result.error is None)
-
-
-def _uuids(names: Iterable[str]) -> list[UUID]:
-    return [UUID(name) for name in names if _UUID.fullmatch(name)]
-
-
-def _taken_again(verdict: str, reason: str | None) -> Taken:
-    if verdict == Verdict.REJECTED:
-        return Taken(Outcome.REJECTED, reason)
-    return Taken(Outcome.DUPLICATE)

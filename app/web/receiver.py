@@ -19,7 +19,7 @@ from app.bodies import CHUNK_BYTES, INLINE_BYTES, Body
 from app.db import is_outage
 from app.errors import InvalidResultError, PostbackError, TokenError, UnavailableError
 from app.inbox import Inbox, Incoming, Outcome
-from app.models import Callback, Source, Task
+from app.models import Callback, Source
 from app.providers.base import Result
 from app.services import Services
 from app.signing import CallbackToken
@@ -96,9 +96,7 @@ class Receiver:
             raise HttpError("not_found", "no such callback URL") from None
 
     def _require_task(self, request: Request, token: CallbackToken) -> None:
-        with self._db.reading() as session:
-            provider = session.scalar(select(Task.provider).filter_by(id=token.task_id))
-        if provider != token.provider:
+        if self._inbox.provider_of(token.task_id) != token.provider:
             self._reject(request, f"task {token.task_id} is gone")
             raise HttpError("not_found", "no such callback URL")
 

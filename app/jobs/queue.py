@@ -1,25 +1,20 @@
-"""The job table as a queue: enqueue, claim with a lease, renew, finish, retry.
+"""The job table as a queue: enqueue, claim with a lease, renew, finish, retry."""
 
-A claim sets a random token and moves `due_at` to the end of the lease.  Whoever finishes must still
-hold that token, so a worker that was stopped for longer than its lease cannot write over the one that
-took over.  All times are the database's.
-"""
-
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import groupby
+from typing import cast
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
     ColumnElement,
+    Insert,
+    Table,
     and_,
     delete,
     exists,
     func,
-    insert,
     literal,
     select,
     text,
@@ -29,73 +24,20 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from app.bulk import Given, for_each, insertion
 from app.columns import db_now
-from app.db import is_outage, notify
-from app.errors import LeaseLostError, PostbackError
+from app.db import notify
+from app.errors import LeaseLostError
+from app.jobs.policies import POLICIES, WORK_QUEUE, Kind, Policy, Retry, queue_of
 from app.models import Job as Row
 
 CHANNEL = "jobs"
-WORK_QUEUE = "work"
-# Images have one of their own: a slow image host must not hold up results, lookups and deadlines.
-IMAGE_QUEUE = "images"
-# Trouble with our own parts is nobody's fault: wait this long, however often it happens.
-OUTAGE_SECONDS = 5.0
 MAX_ERROR_LENGTH = 1000
 
+_JOBS = cast(Table, Row.__table__)
 
 # What is left to write when a job's work is done, in the transaction that finishes it.
 Conclusion = Callable[[Session], None]
-
-
-class Kind(StrEnum):
-    """What there is to do."""
-
-    SUBMIT = "submit"
-    INGEST = "ingest"
-    COMPACT = "compact"
-    STORE_IMAGE = "store_image"
-    RECONCILE = "reconcile"
-    EXPIRE = "expire"
-    PURGE = "purge"
-
-
-class OnLost(StrEnum):
-    """What happens to a job whose worker went silent: do it again, or find out what became of it."""
-
-    RETRY = "retry"
-    RECONCILE = "reconcile"
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How jobs of one kind are run.
-
-    `tries` failures that count end the job; the pause after the n-th is `pause * 2**(n-1)` seconds, at
-    most `longest_pause`, and up to a second of jitter.  Jobs of one `queue` share a worker's places;
-    `per_provider` gives the kind a queue for each provider, and limits how many run at once over all
-    workers.  `every` makes the kind periodic, in seconds; `for_each_provider`, with one job each.
-    """
-
-    on_lost: OnLost = OnLost.RETRY
-    tries: int = 10
-    pause: float = 1.0
-    longest_pause: float = 120.0
-    queue: str = WORK_QUEUE
-    per_provider: bool = False
-    every: float | None = None
-    for_each_provider: bool = False
-
-
-POLICIES = {
-    # The pauses are those of acedata's error document: 1, 2, 4, 8, 16 s.
-    Kind.SUBMIT: Policy(on_lost=OnLost.RECONCILE, tries=6, longest_pause=16.0, per_provider=True),
-    Kind.INGEST: Policy(),
-    Kind.COMPACT: Policy(),
-    Kind.STORE_IMAGE: Policy(queue=IMAGE_QUEUE),
-    Kind.RECONCILE: Policy(every=1.0, for_each_provider=True),
-    Kind.EXPIRE: Policy(every=1.0),
-    Kind.PURGE: Policy(every=3600.0),
-}
 
 
 class Lease:
@@ -133,20 +75,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Retry:
-    """Do it again in `seconds`; `counts` is whether this failure uses up a try."""
-
-    seconds: float
-    counts: bool
-
-
-def queue_of(kind: Kind, provider: str | None) -> str:
-    """The queue that a job goes to."""
-    policy = POLICIES[kind]
-    return f"{kind}:{provider}" if policy.per_provider else policy.queue
-
-
-@dataclass(frozen=True)
 class New:
     """A job to enqueue, due `delay` seconds from now."""
 
@@ -170,15 +98,13 @@ def enqueue(session: Session, *new: New) -> None:
             }
             for job in group
         ]
-        session.execute(insert(Row).values(due_at=db_now(delay)), rows)
+        for_each(session, _JOBS, rows, _insertion, delay=delay)
     if new:
         notify(session, CHANNEL)
 
 
-def limited_queues(providers: Iterable[str]) -> list[str]:
-    """The queues with a limit on how many jobs run at once, over all workers."""
-    kinds = [kind for kind, policy in POLICIES.items() if policy.per_provider]
-    return [queue_of(kind, provider) for kind in kinds for provider in providers]
+def _insertion(table: Table, given: Given, *, delay: float) -> Insert:
+    return insertion(table, given, due_at=db_now(delay))
 
 
 def ensure_periodic(session: Session, providers: Iterable[str]) -> None:
@@ -288,21 +214,6 @@ def release(session: Session, jobs: Sequence[Job]) -> None:
         .execution_options(synchronize_session=False)
     )
     notify(session, CHANNEL)
-
-
-def decide(policy: Policy, failures: int, error: BaseException) -> Retry | None:
-    """Whether a job that failed is tried again, or None; `failures` are those that counted before."""
-    known = error if isinstance(error, PostbackError) else PostbackError("unexpected error")
-    if known.permanent:
-        return None
-    if is_outage(error) or not known.counts:
-        return Retry(OUTAGE_SECONDS * random.uniform(0.8, 1.2), counts=False)
-    if policy.every is not None:
-        return Retry(policy.every, counts=False)
-    if failures + 1 >= policy.tries:
-        return None
-    pause = min(policy.pause * 2**failures, policy.longest_pause) + random.random()
-    return Retry(max(pause, known.retry_after or 0), counts=True)
 
 
 def _running(session: Session, queue: str) -> int:

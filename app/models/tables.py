@@ -1,11 +1,10 @@
 """The tables.  Rows of a task go when the task goes; bytes in storage are deleted by `edits`."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-import uuid_utils.compat
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -20,85 +19,15 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.columns import BigSerial, CleanText, UTCDateTime, db_now
-
-
-class TaskStatus(StrEnum):
-    """Where a task is on its way; the last three are final."""
-
-    QUEUED = "queued"
-    SUBMITTED = "submitted"
-    UNCERTAIN = "uncertain"
-    RECEIVED = "received"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELED = "canceled"
-
-
-FINAL = frozenset({TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELED})
-# Still without a result: what a first result, a lookup or the deadline may move on.
-UNANSWERED = frozenset({TaskStatus.QUEUED, TaskStatus.SUBMITTED, TaskStatus.UNCERTAIN})
-
-
-class Verdict(StrEnum):
-    """What became of a callback."""
-
-    ACCEPTED = "accepted"
-    CONFLICT = "conflict"
-    REJECTED = "rejected"
-
-
-class Source(StrEnum):
-    """On which way a result came in."""
-
-    CALLBACK = "callback"
-    RESPONSE = "response"
-    LOOKUP = "lookup"
-
-
-class Verification(StrEnum):
-    """Why a result is believed."""
-
-    TOKEN = "token"  # noqa: S105 - the word for it
-    CONFIRMED = "confirmed"
-    RESPONSE = "response"
-
-
-class ImageStatus(StrEnum):
-    """Whether an image's copy is in storage."""
-
-    PENDING = "pending"
-    STORED = "stored"
-    FAILED = "failed"
-
-
-class Role(StrEnum):
-    """What an input is for."""
-
-    IMAGE = "image"
-    MASK = "mask"
-
-
-class Scope(StrEnum):
-    """What an API key may do; `admin` implies the others."""
-
-    SUBMIT = "submit"
-    READ = "read"
-    ADMIN = "admin"
-
-
-def new_id() -> UUID:
-    """A UUID of version 7, so that ids sort by the time they were made."""
-    return uuid_utils.compat.uuid7()
-
-
-def made_at(id_: UUID) -> datetime:
-    """When an id of version 7 was made, to the millisecond."""
-    return datetime.fromtimestamp((id_.int >> 80) / 1000, UTC)
-
-
-def first_id(at: datetime) -> UUID:
-    """The smallest id that can be made at `at`, which must not be before 1970."""
-    return UUID(int=int(at.timestamp() * 1000) << 80)
+from app.models.ids import new_id
+from app.models.words import (
+    ImageStatus,
+    Role,
+    Source,
+    TaskStatus,
+    Verdict,
+    Verification,
+)
 
 
 def _words(words: type[StrEnum]) -> list[str]:

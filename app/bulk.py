@@ -1,0 +1,141 @@
+"""Many rows in one statement, and many statements in one round trip.
+
+On PostgreSQL the rows are arrays, and the statements of `together` are one.  A loop would cost a
+statement for each row, a statement that spells all values out is compiled and planned anew for each
+number of rows.  SQLite has no round trips, and loops over a prepared statement.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Delete,
+    Insert,
+    Table,
+    TextClause,
+    Update,
+    bindparam,
+    column,
+    func,
+    insert,
+    literal,
+    null,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.schema import ColumnElementColumnDefault, ScalarElementColumnDefault
+
+Rows = Sequence[Mapping[str, Any]]
+# The expressions that stand for a row's values, by name.
+Given = Mapping[str, ColumnElement[Any]]
+# A function of a module, not one made anew for each call: what it gives is kept.
+Build = Callable[..., Insert | Update | Delete]
+
+
+class _Part(NamedTuple):
+    build: Build
+    table: Table
+    names: tuple[str, ...]
+    same: tuple[tuple[str, Any], ...]
+
+
+def among(column: ColumnElement[Any], name: str, dialect: str) -> ColumnElement[bool]:
+    """Whether `column` is one of the values in the parameter `name`, a list of any length."""
+    if dialect == "postgresql":
+        # One text for all lengths, which is compiled and planned once.
+        return column == func.any(bindparam(name, type_=ARRAY(column.type)))
+    return column.in_(bindparam(name, type_=column.type, expanding=True))
+
+
+def insert_all(session: Session, table: Table, rows: Rows) -> None:
+    """Insert `rows`, all with the same columns."""
+    for_each(session, table, rows, insertion)
+
+
+def for_each(session: Session, table: Table, rows: Rows, build: Build, **same: Any) -> None:
+    """Execute for each of `rows` what `build(table, given, **same)` makes of its values.
+
+    The names and types of the values are those of `table`'s columns.
+    """
+    if not rows:
+        return
+    part = _Part(build, table, tuple(rows[0]), tuple(same.items()))
+    if session.get_bind().dialect.name == "postgresql":
+        lists = [[row[name] for row in rows] for name in part.names]
+        pending = session.info.get("pending")
+        if pending is None:
+            _execute(session, [(part, lists)])
+        else:
+            pending.append((part, lists))
+    else:
+        each = [{f"given_{name}": value for name, value in row.items()} for row in rows]
+        session.connection().execute(_for_loop(part), each)
+
+
+def insertion(table: Table, given: Given, **expressions: ColumnElement[Any]) -> Insert:
+    """The statement that inserts what is given, and `expressions` and defaults in each row."""
+    # SQLAlchemy fills defaults in only where the INSERT is a whole statement.
+    defaults = {column.name: _default(column) for column in table.c if column.default is not None}
+    values = {**defaults, **expressions, **given}
+    return insert(table).from_select(list(values), select(*values.values()), include_defaults=False)
+
+
+@contextmanager
+def together(session: Session) -> Iterator[None]:
+    """What `for_each` executes inside may be sent as one: no part sees what another one writes."""
+    pending: list[tuple[_Part, list[list[Any]]]] = []
+    session.info["pending"] = pending
+    try:
+        yield
+    finally:
+        del session.info["pending"]
+    if pending:
+        _execute(session, pending)
+
+
+def _execute(session: Session, parts: list[tuple[_Part, list[list[Any]]]]) -> None:
+    values = {
+        f"given{number}_{name}": values
+        for number, (part, lists) in enumerate(parts)
+        for name, values in zip(part.names, lists, strict=True)
+    }
+    session.connection().execute(_combined(tuple(part for part, _ in parts)), values)
+
+
+@lru_cache
+def _combined(parts: tuple[_Part, ...]) -> Any:
+    statements = [_for_arrays(part, f"given{number}") for number, part in enumerate(parts)]
+    if len(statements) == 1:
+        return statements[0]
+    ctes = [statement.cte(f"part{number}") for number, statement in enumerate(statements)]
+    return select(literal(1)).add_cte(*ctes)
+
+
+def _for_arrays(part: _Part, prefix: str) -> Any:
+    types = {name: part.table.c[name].type for name in part.names}
+    arrays = [bindparam(f"{prefix}_{name}", type_=ARRAY(type_)) for name, type_ in types.items()]
+    columns = [column(name, type_) for name, type_ in types.items()]
+    given = func.unnest(*arrays).table_valued(*columns, name=prefix).render_derived()
+    return part.build(part.table, given.c, **dict(part.same))
+
+
+@lru_cache
+def _for_loop(part: _Part) -> Any:
+    # Prefixed, as an INSERT or UPDATE keeps its columns' own names for itself.
+    given = {name: bindparam(f"given_{name}", type_=part.table.c[name].type) for name in part.names}
+    return part.build(part.table, given, **dict(part.same))
+
+
+def _default(column: Column[Any]) -> ColumnElement[Any] | TextClause:
+    default = column.default
+    if isinstance(default, ColumnElementColumnDefault):
+        return default.arg
+    if isinstance(default, ScalarElementColumnDefault):
+        return literal(default.arg, column.type)
+    # A function in Python, which must not be called once for all rows: they have to bring the value.
+    return null()
