@@ -13,7 +13,7 @@ run: .venv/runtime
 	@PORT=$(PORT) $(BIN)/python -m app serve
 
 test: .venv/dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 # SOAK_ROUNDS is how long (60), SOAK_SEED what goes wrong.
 soak: .venv/dev

@@ -13,6 +13,13 @@ from tests.servers.postgres import Postgres, postgres_server
 from tests.servers.swift import Swift, swift_server
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, when two processes share the tests, what shares servers and sites."""
+    for item in items:
+        together = item.path.parent if item.path.parent.name == "acceptance" else item.path
+        item.add_marker(pytest.mark.xdist_group(str(together)))
+
+
 @pytest.fixture(scope="session")
 def swift() -> Iterator[Swift]:
     """A running S3 server; whoever stops it starts it again."""
