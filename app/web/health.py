@@ -11,6 +11,7 @@ from flask import Blueprint, current_app, jsonify
 from flask.typing import ResponseReturnValue
 
 from app import reports
+from app.config import Config
 from app.db import is_outage
 from app.errors import UnavailableError
 from app.services import Services
@@ -21,7 +22,6 @@ log = structlog.get_logger()
 bp = Blueprint("health", __name__)
 
 CHECK_SECONDS = 6.0
-# How many leases a worker may be silent before it counts as gone.
 SILENT_LEASES = 2
 
 
@@ -87,12 +87,17 @@ class Checks:
         return None
 
 
+def silent_seconds(config: Config) -> float:
+    """How long a worker may be silent before it counts as gone."""
+    return SILENT_LEASES * max(config.lease_seconds, 5.0)
+
+
 def checks(services: Services) -> Checks:
     """The checks of `/readyz`."""
 
     def worker() -> None:
         with services.db.reading() as session:
-            seconds = SILENT_LEASES * max(services.config.lease_seconds, 5.0)
+            seconds = silent_seconds(services.config)
             if not reports.worker_seen(session, seconds):
                 raise UnavailableError(f"no worker was seen for {seconds:.0f} s")
 

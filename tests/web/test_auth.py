@@ -18,7 +18,8 @@ from tests.web.sites import Site, error_of, open_site
 
 # Every view there is, and who may call it: a new one must be added here by a person who has thought.
 PUBLIC = {
-    "static", "health.healthz", "health.readyz", "pictures.picture", "pages.login", "pages.sign_in",
+    "static", "health.healthz", "health.readyz", "metrics.metrics", "pictures.picture",
+    "pages.login", "pages.sign_in",
 }  # fmt: skip
 API = {
     "submissions.submit": Scope.SUBMIT,
