@@ -38,7 +38,7 @@ def serve() -> None:
     """Serve and work in one process, on the embedded defaults."""
     config = _config(embedded=True)
     db.migrate(config.database_url)
-    print(f"Postback is at {config.public_url}", flush=True)
+    click.echo(f"Postback is at {config.public_url}")
     serving.Embedded(config).run()
 
 
@@ -85,7 +85,7 @@ def create_key(name: str, scopes: tuple[str, ...]) -> None:
     with _services() as parts, parts.db.transaction() as session:
         api_key = keys.create(session, parts.signing, name, set(map(Scope, scopes)))
         keys.audit(session, "command line", "created key", name, None)
-    print(api_key)
+    click.echo(api_key)
 
 
 @keys_group.command("list")
@@ -95,7 +95,7 @@ def list_keys() -> None:
         for key in keys.all_keys(session):
             used = rfc3339(key.last_used_at) or "never"
             state = f"revoked {rfc3339(key.revoked_at)}" if key.revoked_at else f"used {used}"
-            print(f"{key.name}\t{','.join(key.scopes)}\t{rfc3339(key.created_at)}\t{state}")
+            click.echo(f"{key.name}\t{','.join(key.scopes)}\t{rfc3339(key.created_at)}\t{state}")
 
 
 @keys_group.command("revoke")

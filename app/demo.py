@@ -15,6 +15,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+import click
+
 from app import config as settings
 from app import db, keys, services
 from app.config import INSTANCE
@@ -44,7 +46,7 @@ def run(*, once: bool) -> bool:
         service = running.enter_context(_started("serve", env=environment))
         client = _Client(environment["PUBLIC_URL"], _new_key(environment))
         client.wait_until_ready(service)
-        print(f"The service is up at {client.url}, the sandbox on port {sandbox_port}.")
+        click.echo(f"The service is up at {client.url}, the sandbox on port {sandbox_port}.")
         task = client.edit(f"http://127.0.0.1:{sandbox_port}/photos/chelsea.png")
         files = sorted((FOLDER / "storage" / "images" / task["task_id"]).glob("*"))
         _report(client, task, files)
@@ -76,7 +78,7 @@ class _Client:
         """Submit an edit and wait until it ends; gives the task."""
         submission = {"image": image, "prompt": PROMPT, "model": "gpt-image-2", "async": True}
         task_id = self._call("POST", "/v1/images/edits", submission)["task_id"]
-        print(f"Submitted {image}: task {task_id}.  Waiting for the callback...")
+        click.echo(f"Submitted {image}: task {task_id}.  Waiting for the callback...")
         deadline = time.monotonic() + EDIT_SECONDS
         while (task := self._call("GET", f"/v1/tasks/{task_id}"))["status"] not in FINAL:
             if time.monotonic() > deadline:
@@ -148,19 +150,19 @@ def _started(*command: str, env: Mapping[str, str]) -> Iterator[subprocess.Popen
 
 
 def _report(client: _Client, task: Mapping[str, Any], files: list[Path]) -> None:
-    print(json.dumps(task, indent=2))
+    click.echo(json.dumps(task, indent=2))
     for file in files:
-        print(f"Stored image: {file.resolve()} ({file.stat().st_size:,} bytes)")
-    print(f"Status page:  {client.url}/tasks/{task['task_id']}")
-    print(f"Sign in with: {client.api_key}")
+        click.echo(f"Stored image: {file.resolve()} ({file.stat().st_size:,} bytes)")
+    click.echo(f"Status page:  {client.url}/tasks/{task['task_id']}")
+    click.echo(f"Sign in with: {client.api_key}")
 
 
 def _wait_for_interrupt(service: subprocess.Popen[bytes]) -> None:
-    print("Ctrl-C ends the demonstration.")
+    click.echo("Ctrl-C ends the demonstration.")
     try:
         service.wait()
     except KeyboardInterrupt:
-        print()
+        click.echo()
 
 
 def _free_port(wished: int) -> int:
