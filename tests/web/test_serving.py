@@ -118,8 +118,7 @@ def test_a_body_that_was_not_read_is_not_taken_for_the_next_request(server: Serv
     with Line(server.port) as line:
         line.send(head("POST", "/callbacks/forged", Content_Length=str(len(smuggled))), smuggled)
         assert line.answer().status == 404
-        line.send(head("GET", "/healthz"))
-        assert line.answer("GET").json == {"status": "ok"}
+        assert line.ended()
 
     assert server.callbacks(task) == []
 

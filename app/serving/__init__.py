@@ -13,6 +13,7 @@ from gunicorn.glogging import Logger
 from app import config as settings
 from app import logs, services, web
 from app.config import Config
+from app.serving.threads import Threads
 from app.worker import Worker
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def options(config: Config) -> dict[str, Any]:
     return {
         "bind": f"0.0.0.0:{config.port}",
         "workers": 1 if config.sqlite else int(os.environ.get("WEB_CONCURRENCY") or PROCESSES),
-        "worker_class": "gthread",
+        "worker_class": Threads,
         "threads": web.THREADS,
         "worker_connections": CONNECTIONS,
         "keepalive": KEEP_ALIVE_SECONDS,
