@@ -27,6 +27,7 @@ BATCH = 50
 CALL_PAUSE_SECONDS = 1.0
 LOOKUP_LIMITS = Limits(connect=5, read=20, total=30, bytes=64 * 2**20)
 LONGEST_PAUSE_SECONDS = 600.0
+MOST_DOUBLINGS = 30
 # Between the answers that the provider does not know a task: after the last one it surely does not.
 UNCERTAIN_PAUSES = (5.0, 10.0, 20.0, 40.0)
 NO_ANSWER_PAUSE_SECONDS = 10.0
@@ -123,8 +124,9 @@ def _note_unknown(session: Session, task: Task) -> None:
 
 def _ask_later(services: Services, task: Task) -> None:
     task.asks += 1
-    pause = services.config.reconcile_after * 2**task.asks
-    task.ask_at = db_now(min(pause, max(LONGEST_PAUSE_SECONDS, services.config.reconcile_after)))
+    shortest = services.config.reconcile_after
+    pause = shortest * 2 ** min(task.asks, MOST_DOUBLINGS)
+    task.ask_at = db_now(min(pause, max(LONGEST_PAUSE_SECONDS, shortest)))
 
 
 def _still_silent(session: Session, ids: Sequence[UUID]) -> Sequence[Task]:

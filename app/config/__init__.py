@@ -3,110 +3,40 @@
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
-import limits
 from dotenv import load_dotenv
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.config.values import (
+    AnyCase,
+    Bucket,
+    Bytes,
+    Count,
+    DatabaseUrl,
+    Days,
+    Durations,
+    HostPort,
+    Hosts,
+    HttpUrl,
+    Names,
+    OptionalSecret,
+    PrivateHosts,
+    RateLimits,
+    Seconds,
+    Secret,
+)
 from app.errors import ConfigError
+
+__all__ = ["Config", "HostPort", "from_environment", "load"]
 
 INSTANCE = Path("instance")
 
 # 128 bits are 22 characters of base64: a shorter key can be guessed.
 SECRET_KEY_LENGTH = 22
 EXAMPLE_SECRET_KEY = "change-me-to-a-long-random-value"  # noqa: S105 - .env.example's, refused
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
-_DURATION_UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB)?")
-_SIZE_UNITS = {None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-
-
-class HostPort(NamedTuple):
-    """A host, by the name that a URL gives it, and one port of it."""
-
-    host: str
-    port: int
-
-
-def _duration(value: str) -> float:
-    match = _DURATION.fullmatch(value.strip())
-    seconds = float(match[1]) * _DURATION_UNITS[match[2]] if match else 0
-    if seconds <= 0:
-        raise ValueError("expected a positive number of seconds, or one with ms, s, m, h or d")
-    return seconds
-
-
-def _size(value: str) -> int:
-    match = _SIZE.fullmatch(value.strip())
-    size = int(match[1]) * _SIZE_UNITS[match[2]] if match else 0
-    if size <= 0:
-        raise ValueError("expected a positive number of bytes, or one with KiB, MiB or GiB")
-    return size
-
-
-def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("expected a URL that begins with http:// or https:// and names a host")
-    if parts.query or parts.fragment or parts.username is not None:
-        raise ValueError("expected a URL without user name, query and fragment")
-    return value.rstrip("/")
-
-
-def _database_url(value: str) -> str:
-    scheme, _, rest = value.partition("://")
-    if scheme in {"postgres", "postgresql", "postgresql+psycopg"} and rest:
-        return f"postgresql+psycopg://{rest}"
-    if scheme == "sqlite" and rest.startswith("/"):
-        return value
-    raise ValueError("expected sqlite:///path/to/file or postgresql://user:password@host/name")
-
-
-def _private_host(text: str) -> HostPort | IPv4Network | IPv6Network:
-    try:
-        return ip_network(text, strict=False)
-    except ValueError:
-        host, port = _split_host_port(text)
-        if not host or not port:
-            rule = "expected host:port or an address range such as 10.0.0.0/8"
-            raise ValueError(f"{rule}, not {text!r}") from None
-        return HostPort(host, port)
-
-
-def _split_host_port(text: str) -> tuple[str | None, int | None]:
-    try:
-        parts = urlsplit(f"//{text}")
-        return (None, None) if parts.path else (parts.hostname, parts.port)
-    except ValueError:
-        return None, None
-
-
-def _rate_limits(value: str) -> str:
-    if value != "off":
-        limits.parse_many(value)
-    return value
-
-
-def _split(separator: str, parse: Callable[[str], Any] = str) -> BeforeValidator:
-    return BeforeValidator(
-        lambda value: tuple(parse(item) for item in re.split(separator, value.strip()) if item)
-    )
-
-
-Seconds = Annotated[float, BeforeValidator(_duration)]
-Bytes = Annotated[int, BeforeValidator(_size)]
-Count = Annotated[int, Field(gt=0)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-Names = Annotated[tuple[str, ...], _split(r"\s*,\s*")]
-# Never shown: not in a repr, not in an error.
-Secret = Annotated[str, Field(repr=False)]
-OptionalSecret = Annotated[str | None, Field(repr=False)]
 
 
 class Config(BaseModel):
@@ -120,14 +50,12 @@ class Config(BaseModel):
     """Signs tokens and sessions and keys the hashes of API keys; at least 22 characters."""
     secret_key_fallbacks: Annotated[Names, Field(repr=False)] = ()
     """Earlier secret keys, separated by commas: what they signed stays valid."""
-    database_url: Annotated[str, AfterValidator(_database_url), Field(repr=False)] = (
-        f"sqlite:///{INSTANCE}/postback.db"
-    )
+    database_url: DatabaseUrl = f"sqlite:///{INSTANCE}/postback.db"
     """SQLite (`sqlite:///path`) or PostgreSQL (`postgresql://user:password@host/name`)."""
 
-    storage: Literal["local", "s3"] | None = None
+    storage: Annotated[Literal["local", "s3"], AnyCase] | None = None
     """Where images are kept; `s3` when `S3_BUCKET` is set, else `local`."""
-    s3_bucket: str | None = None
+    s3_bucket: Bucket | None = None
     """The bucket; credentials and region are boto3's own `AWS_*` variables."""
     s3_endpoint_url: HttpUrl | None = None
     """The address of an S3 server that is not Amazon's."""
@@ -167,25 +95,23 @@ class Config(BaseModel):
     """How long a submission that waits for its result may wait."""
     resend_window: Seconds = 900.0
     """How long an identical submission joins the unanswered one before it."""
-    confirm_callbacks: Literal["off", "on"] = "off"
+    confirm_callbacks: Annotated[Literal["off", "on"], AnyCase] = "off"
     """Whether a callback counts only when the provider's own lookup agrees."""
-    image_hosts: Names = ()
+    image_hosts: Hosts = ()
     """The only hosts that images are fetched from (`*.example.com` for any under it); empty for any."""
-    allow_private_hosts: Annotated[
-        tuple[HostPort | IPv4Network | IPv6Network, ...], _split(r"\s*,\s*", _private_host)
-    ] = ()
+    allow_private_hosts: PrivateHosts = ()
     """`host:port` or address ranges that outbound calls may reach although they are private."""
 
     webhook_secret: OptionalSecret = None
     """Signs what is pushed to a task's own `callback_url`."""
-    delivery_schedule: Annotated[tuple[float, ...], _split(r"[\s,]+", _duration)] = (
+    delivery_schedule: Durations = (
         5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0,
     )  # fmt: skip
     """The pauses between attempts to deliver an event."""
 
-    retention_days: Count | None = None
+    retention_days: Days | None = None
     """After how many days an ended task is deleted with its images; empty for never."""
-    retention_body_days: Count = 30
+    retention_body_days: Days = 30
     """After how many days callback bodies and the rejection log are deleted."""
     worker_concurrency: Count = 8
     """How many jobs one worker runs at a time."""
@@ -193,7 +119,7 @@ class Config(BaseModel):
     """How many calls to one provider run at a time, over all workers."""
     lease_seconds: Seconds = 30.0
     """How long a silent worker keeps a job before another one takes it over."""
-    rate_limits: Annotated[str, AfterValidator(_rate_limits)] = "1000 per second"
+    rate_limits: RateLimits = "1000 per second"
     """How often one API key may call (Flask-Limiter's grammar); `off` for no limit."""
 
     trusted_proxies: Annotated[int, Field(ge=0)] = 0
@@ -202,9 +128,9 @@ class Config(BaseModel):
     """Who bears it may read `/metrics` from elsewhere than loopback."""
     sentry_dsn: OptionalSecret = None
     """Where unexpected errors are reported; needs the package `sentry-sdk`."""
-    log_format: Literal["console", "json"] = "console"
+    log_format: Annotated[Literal["console", "json"], AnyCase] = "console"
     """Log lines for people or for programs."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = "info"
     """The least important line that is logged."""
     port: Annotated[int, Field(gt=0, lt=65536)] = 8000
     """The port to listen on."""
@@ -253,17 +179,23 @@ def load(environ: Mapping[str, str], *, production: bool = True) -> Config:
 
 def _cross_checks(given: Mapping[str, str], production: bool) -> list[str]:
     problems = []
-    key = given.get("secret_key")
-    if production and key == EXAMPLE_SECRET_KEY:
-        problems.append("SECRET_KEY: still the example's; generate one: openssl rand -base64 32")
-    if production and key and len(key) < SECRET_KEY_LENGTH:
-        problems.append(
-            f"SECRET_KEY: {len(key)} characters, expected at least {SECRET_KEY_LENGTH}; "
-            "generate one: openssl rand -base64 32"
-        )
+    if production:
+        fallbacks = re.split(r"\s*,\s*", given.get("secret_key_fallbacks", ""))
+        problems += _weak("SECRET_KEY", given.get("secret_key", ""))
+        problems += [problem for key in fallbacks for problem in _weak("SECRET_KEY_FALLBACKS", key)]
     if given["storage"] == "s3" and "s3_bucket" not in given:
         problems.append("S3_BUCKET: missing, needed by STORAGE=s3")
     return problems
+
+
+def _weak(name: str, key: str) -> list[str]:
+    """What is wrong with a secret key, without the key; an old one forges as well as the current."""
+    advice = "generate one: openssl rand -base64 32"
+    if key == EXAMPLE_SECRET_KEY:
+        return [f"{name}: still the example's; {advice}"]
+    if 0 < len(key) < SECRET_KEY_LENGTH:
+        return [f"{name}: {len(key)} characters, expected at least {SECRET_KEY_LENGTH}; {advice}"]
+    return []
 
 
 def _explain(item: Any) -> str:

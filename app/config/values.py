@@ -1,0 +1,151 @@
+"""What settings are written like: durations, sizes, lists, addresses."""
+
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import limits
+from pydantic import AfterValidator, BeforeValidator, Field
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_DURATION_UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# Longer than anything is kept or waited for; clocks and calendars end not much later.
+_CENTURY = 36_500 * 86_400.0
+_SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB)?")
+_SIZE_UNITS = {None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+# Names, and addresses with colons; what else there may be is for the resolver to refuse.
+_HOST = re.compile(r"[\w.:-]+")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+
+
+class HostPort(NamedTuple):
+    """A host, by the name that a URL gives it, and one port of it."""
+
+    host: str
+    port: int
+
+
+def _duration(value: str) -> float:
+    match = _DURATION.fullmatch(value.strip())
+    seconds = float(match[1]) * _DURATION_UNITS[match[2]] if match else 0
+    if seconds <= 0:
+        raise ValueError("expected a positive number of seconds, or one with ms, s, m, h or d")
+    return min(seconds, _CENTURY)
+
+
+def _size(value: str) -> int:
+    match = _SIZE.fullmatch(value.strip())
+    size = int(match[1]) * _SIZE_UNITS[match[2]] if match else 0
+    if size <= 0:
+        raise ValueError("expected a positive number of bytes, or one with KiB, MiB or GiB")
+    return size
+
+
+def _http_url(value: str) -> str:
+    rule = "expected a URL that begins with http:// or https:// and names a host"
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{rule}: {error}") from None
+    if parts.scheme not in {"http", "https"} or not host or not _HOST.fullmatch(host):
+        raise ValueError(rule)
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("expected a URL without user name, query and fragment")
+    return value.rstrip("/")
+
+
+def _database_url(value: str) -> str:
+    rule = "expected sqlite:///path/to/file or postgresql://user:password@host/name"
+    try:
+        make_url(value)
+    except (ArgumentError, ValueError):
+        raise ValueError(rule) from None
+    scheme, _, rest = value.partition("://")
+    if scheme in {"postgres", "postgresql", "postgresql+psycopg"} and rest:
+        return f"postgresql+psycopg://{rest}"
+    if scheme == "sqlite" and rest.startswith("/") and rest != "/":
+        return value
+    raise ValueError(rule)
+
+
+def _bucket(value: str) -> str:
+    if not _BUCKET.fullmatch(value):
+        raise ValueError("expected 3 to 63 letters, digits, dots, hyphens or underscores")
+    return value
+
+
+def _host_pattern(text: str) -> str:
+    if not _HOST.fullmatch(text.removeprefix("*.")):
+        raise ValueError(f"expected host names such as example.com or *.example.com, not {text!r}")
+    return text
+
+
+def _lower(value: str) -> str:
+    return value.lower()
+
+
+def _at_least_one(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not values:
+        raise ValueError("expected at least one duration")
+    return values
+
+
+def _private_host(text: str) -> HostPort | IPv4Network | IPv6Network:
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        host, port = _split_host_port(text)
+        if not host or not port:
+            rule = "expected host:port or an address range such as 10.0.0.0/8"
+            raise ValueError(f"{rule}, not {text!r}") from None
+        return HostPort(host, port)
+
+
+def _split_host_port(text: str) -> tuple[str | None, int | None]:
+    try:
+        parts = urlsplit(f"//{text}")
+        return (None, None) if parts.path else (parts.hostname, parts.port)
+    except ValueError:
+        return None, None
+
+
+def _rate_limits(value: str) -> str:
+    if value != "off":
+        limits.parse_many(value)
+    return value
+
+
+def _split(separator: str, parse: Callable[[str], Any] = str) -> BeforeValidator:
+    return BeforeValidator(
+        lambda value: tuple(parse(item) for item in re.split(separator, value.strip()) if item)
+    )
+
+
+Seconds = Annotated[float, BeforeValidator(_duration)]
+Bytes = Annotated[int, BeforeValidator(_size)]
+Count = Annotated[int, Field(gt=0)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Names = Annotated[tuple[str, ...], _split(r"\s*,\s*")]
+# Never shown: not in a repr, not in an error.
+Secret = Annotated[str, Field(repr=False)]
+Days = Annotated[int, Field(gt=0), AfterValidator(lambda days: min(days, 36_500))]
+OptionalSecret = Annotated[str | None, Field(repr=False)]
+Bucket = Annotated[str, AfterValidator(_bucket)]
+Hosts = Annotated[tuple[str, ...], _split(r"\s*,\s*", _host_pattern)]
+PrivateHosts = Annotated[
+    tuple[HostPort | IPv4Network | IPv6Network, ...], _split(r"\s*,\s*", _private_host)
+]
+Durations = Annotated[
+    tuple[float, ...], _split(r"[\s,]+", _duration), AfterValidator(_at_least_one)
+]
+DatabaseUrl = Annotated[str, AfterValidator(_database_url), Field(repr=False)]
+RateLimits = Annotated[str, AfterValidator(_rate_limits)]
+# Before a choice between words: people write them in capitals, too.
+AnyCase = BeforeValidator(_lower)
