@@ -1,10 +1,16 @@
 """The other sides of the core: a provider and an image host on loopback."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
+from app.db import Database
+from app.models import Base
 from app.services import Services
 from tests.core.sites import Site, running_site
 from tests.factories import make_config, reconfigured, running
@@ -41,3 +47,21 @@ def postgres_parts(postgres_url: str, tmp_path: Path) -> Iterator[Services]:
     """The services on PostgreSQL, for what only it does."""
     with running(make_config(postgres_url, tmp_path)) as services:
         yield services
+
+
+def count(database: Database, table: type[Base]) -> int:
+    """How many rows there are."""
+    with database.reading() as session:
+        return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+def at_once(*work: Callable[[], Any]) -> list[Any]:
+    """What each of these gives; they begin together, each in a thread."""
+    barrier = threading.Barrier(len(work))
+
+    def begin(one: Callable[[], Any]) -> Any:
+        barrier.wait()
+        return one()
+
+    with ThreadPoolExecutor(len(work)) as pool:
+        return list(pool.map(begin, work))

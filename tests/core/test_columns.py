@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import StatementError
 
 from app.columns import clean, db_now
-from app.models import Audit, Chunk, Job, new_id
+from app.models import Audit, Job
 from app.services import Services
 from tests.factories import get_task, make_task
 
@@ -82,20 +82,3 @@ def test_the_databases_times_sort_among_python_s(parts: Services) -> None:
         assert "".join(session.scalars(select(Job.kind).order_by(Job.due_at))) == "abcd"
         due = select(Job.kind).where(Job.due_at <= db_now()).order_by(Job.due_at)
         assert "".join(session.scalars(due)) == "abc"
-
-
-def test_rows_count_up_by_themselves(parts: Services) -> None:
-    with parts.db.transaction() as session:
-        session.add_all([Audit(actor="a", action=str(number)) for number in range(3)])
-    with parts.db.reading() as session:
-        rows = session.execute(select(Audit.id, Audit.action).order_by(Audit.id)).all()
-    assert [row.action for row in rows] == ["0", "1", "2"]
-
-
-def test_bytes_come_back_as_they_went_in(parts: Services) -> None:
-    data = bytes(range(256)) * 5000
-    owner_id = new_id()
-    with parts.db.transaction() as session:
-        session.add(Chunk(owner_id=owner_id, position=0, data=data))
-    with parts.db.reading() as session:
-        assert session.scalar(select(Chunk.data).filter_by(owner_id=owner_id)) == data

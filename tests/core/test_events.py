@@ -21,6 +21,7 @@ def test_facts_are_kept_in_their_order_with_their_detail(parts: Services) -> Non
             Fact(task.id, Happened.SUBMITTING, {"attempt": 1}),
             Fact(task.id, Happened.SUBMITTED),
         )
+        events.record(session)
 
     assert timeline(parts, task) == ["created", "submitting", "submitted"]
     with parts.db.reading() as session:
@@ -31,12 +32,6 @@ def test_facts_are_kept_in_their_order_with_their_detail(parts: Services) -> Non
 
 def test_every_status_has_its_word_or_is_where_a_task_begins() -> None:
     assert {status.value for status in TaskStatus} - {word.value for word in Happened} == {"queued"}
-
-
-def test_whoever_waits_for_a_task_is_told(sqlite_parts: Services) -> None:
-    woken = Woken(sqlite_parts.db.signals, events.CHANNEL)
-    task = make_task(sqlite_parts)
-    assert woken.payloads == [str(task.id)]
 
 
 def test_a_wake_up_names_each_task_once_and_never_too_many(postgres_parts: Services) -> None:
@@ -59,8 +54,3 @@ def test_a_wake_up_names_each_task_once_and_never_too_many(postgres_parts: Servi
 
 def test_a_full_wake_up_is_not_too_long_for_postgresql() -> None:
     assert events.IDS_PER_NOTIFICATION * len(f"{UUID(int=0)},") < 8000
-
-
-def test_nothing_to_tell_is_fine(parts: Services) -> None:
-    with parts.db.transaction() as session:
-        events.record(session)

@@ -78,19 +78,29 @@ def refusal(**fields: Any) -> InvalidFieldError:
     return caught.value
 
 
-def test_a_refusal_names_field_value_and_rule() -> None:
-    error = refusal(prompt="a", n=11)
-    assert error.param == "n"
-    assert error.code == "bad_request"
-    assert str(error) == "n: expected a whole number from 1 to 10, not 11"
-
-
-def test_a_missing_field_is_named_with_its_rule() -> None:
-    error = refusal(n=1)
-    assert (error.param, str(error)) == (
-        "prompt",
-        "prompt is missing: expected text of 1 to 10 characters",
-    )
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        ({"prompt": "a", "n": 11}, "n", "n: expected a whole number from 1 to 10, not 11"),
+        ({"n": 1}, "prompt", "prompt is missing: expected text of 1 to 10 characters"),
+        # A model has its own rules beside the general ones.
+        (
+            {"prompt": "a", "n": 2, "model": "small"},
+            "n",
+            "n: expected a whole number from 1 to 1, not 2",
+        ),
+        (
+            {"prompt": "", "model": "small"},
+            "prompt",
+            "prompt: expected text of 1 to 10 characters, not ''",
+        ),
+    ],
+)
+def test_a_refusal_names_field_value_and_rule(
+    fields: dict[str, Any], param: str, message: str
+) -> None:
+    error = refusal(**fields)
+    assert (error.param, error.code, str(error)) == (param, "bad_request", message)
 
 
 def test_a_long_value_is_cut_short_in_the_refusal() -> None:
@@ -99,18 +109,9 @@ def test_a_long_value_is_cut_short_in_the_refusal() -> None:
     assert len(message) < 200
 
 
-def test_a_model_has_its_own_rules_beside_the_general_ones() -> None:
-    assert "from 1 to 1" in str(refusal(prompt="a", n=2, model="small"))
-    assert refusal(prompt="", model="small").param == "prompt"
-
-
 @pytest.mark.parametrize("model", ["another", None, 5, ["small"], {"a": 1}])
 def test_a_model_without_rules_has_only_the_general_ones(model: Any) -> None:
-    RULES.check({"prompt": "a", "n": 9, "model": model})
-
-
-def test_a_field_without_a_rule_passes() -> None:
-    RULES.check({"prompt": "a", "seed": object()})
+    RULES.check({"prompt": "a", "n": 9, "model": model, "without a rule": object()})
 
 
 def test_a_value_may_need_another_field() -> None:

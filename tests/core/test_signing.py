@@ -42,55 +42,36 @@ def refusal(token: str) -> TokenError:
     return caught.value
 
 
-def test_a_callback_token_says_its_provider_and_task() -> None:
-    token = SIGNING.callback_token("acedata", TASK_ID)
-    assert SIGNING.read_callback_token(token) == CallbackToken("acedata", TASK_ID)
-
-
-def test_an_earlier_key_is_good_as_long_as_it_is_a_fallback() -> None:
-    token = Signing([OLD], callback_max_age=60).callback_token("acedata", TASK_ID)
+def test_new_tokens_are_signed_under_the_first_key_and_earlier_ones_are_good_as_fallbacks() -> None:
     rotated = Signing([NEW, OLD], callback_max_age=60)
+    earlier = Signing([OLD], callback_max_age=60).callback_token("acedata", TASK_ID)
 
-    assert rotated.read_callback_token(token).task_id == TASK_ID
-    assert refusal(token).code == "forged"
-
-
-def test_new_tokens_are_signed_under_the_first_key() -> None:
-    rotated = Signing([NEW, OLD], callback_max_age=60)
-
+    assert rotated.read_callback_token(earlier) == CallbackToken("acedata", TASK_ID)
+    assert refusal(earlier).code == "forged"
     callback = rotated.callback_token("acedata", TASK_ID)
-    picture = rotated.picture_token(Picture.OUTPUT, TASK_ID)
-    assert SIGNING.read_callback_token(callback).task_id == TASK_ID
-    assert SIGNING.read_picture_token(picture).id == TASK_ID
+    assert SIGNING.read_callback_token(callback) == CallbackToken("acedata", TASK_ID)
+    for picture in Picture:
+        token = rotated.picture_token(picture, TASK_ID)
+        assert SIGNING.read_picture_token(token) == PictureToken(picture, TASK_ID)
 
 
 def test_a_callback_token_expires() -> None:
-    assert SIGNING.read_callback_token(token_from(-55)).task_id == TASK_ID
+    # A provider may call back at once: from a machine whose clock is ahead, it was refused as if it
+    # had come too late.
+    for seconds in (-55, 30):
+        assert SIGNING.read_callback_token(token_from(seconds)).task_id == TASK_ID
     assert refusal(token_from(-65)).code == "expired"
-
-
-def test_a_token_from_a_machine_whose_clock_is_ahead_is_good() -> None:
-    # A provider may call back at once, and it was refused as if it had come too late.
-    assert SIGNING.read_callback_token(token_from(30)).task_id == TASK_ID
-
-
-def test_a_forged_token_is_not_called_expired() -> None:
     assert refusal(token_from(-65)[:-2] + "AA").code == "forged"
 
 
-def test_a_token_with_any_character_altered_is_refused() -> None:
+def test_a_token_with_any_character_altered_removed_or_added_is_refused() -> None:
     token = SIGNING.callback_token("acedata", TASK_ID)
     for position, character in enumerate(token):
+        head, tail = token[:position], token[position + 1 :]
         others = {character.swapcase(), ALPHABET[ALPHABET.find(character) - 1], ".", "~"}
-        for other in others - {character}:
-            assert refusal(token[:position] + other + token[position + 1 :]).code == "forged"
-
-
-def test_a_token_that_is_shortened_or_lengthened_is_refused() -> None:
-    token = SIGNING.callback_token("acedata", TASK_ID)
-    for position in range(len(token)):
-        assert refusal(token[:position]).code == "forged"
-        assert refusal(token[:position] + "A" + token[position:]).code == "forged"
+        altered = [head + other + tail for other in others - {character}]
+        for other in (*altered, head, f"{head}A{character}{tail}"):
+            assert refusal(other).code == "forged"
 
 
 @pytest.mark.parametrize("token", ["", ".", "..", "a.b.c", "\u00e9" * 20, "\ud800", "A" * 10_000])
@@ -115,13 +96,7 @@ def test_other_spellings_of_the_same_signature_are_refused() -> None:
         assert refusal(f"{head}.{other}").code == "forged"
 
 
-def test_a_picture_token_says_which_bytes_of_which_image() -> None:
-    for picture in Picture:
-        token = SIGNING.picture_token(picture, TASK_ID)
-        assert SIGNING.read_picture_token(token) == PictureToken(picture, TASK_ID)
-
-
-def test_an_altered_picture_token_is_refused() -> None:
+def test_an_altered_picture_token_is_refused_and_one_kind_of_token_is_no_use_as_another() -> None:
     token = SIGNING.picture_token(Picture.THUMBNAIL, TASK_ID)
     altered = [
         token.replace("t.", "o.", 1),
@@ -129,16 +104,12 @@ def test_an_altered_picture_token_is_refused() -> None:
         token + "=",
         token[:5] + ("0" if token[5] != "0" else "1") + token[6:],
         "",
+        SIGNING.callback_token("acedata", TASK_ID),
     ]
     for other in altered:
         with pytest.raises(TokenError):
             SIGNING.read_picture_token(other)
-
-
-def test_one_kind_of_token_is_no_use_as_another() -> None:
-    with pytest.raises(TokenError):
-        SIGNING.read_picture_token(SIGNING.callback_token("acedata", TASK_ID))
-    assert refusal(SIGNING.picture_token(Picture.OUTPUT, TASK_ID)).code == "forged"
+    assert refusal(token).code == "forged"
 
 
 def test_an_api_key_is_recognised_by_its_hash_under_any_key() -> None:
