@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -16,6 +16,7 @@ from app import db
 from app.db import Database, Signals, is_outage, notify
 from app.models import Audit, Chunk, Task, new_id
 from app.services import Services
+from tests.core.conftest import at_once, count
 from tests.core.sites import PATIENCE
 from tests.factories import eventually, get_task, make_task
 from tests.servers.postgres import Postgres
@@ -42,14 +43,6 @@ class Woken:
 
 
 @pytest.fixture
-def another(database_url: str) -> Iterator[Database]:
-    """The same database as another process has it."""
-    database = Database(database_url)
-    yield database
-    database.close()
-
-
-@pytest.fixture
 def listening(postgres_url: str) -> Iterator[Database]:
     """A PostgreSQL database whose wake-ups arrive here."""
     database = Database(postgres_url)
@@ -61,11 +54,6 @@ def listening(postgres_url: str) -> Iterator[Database]:
 def send(database: Database, channel: str, payload: str) -> None:
     with database.transaction() as session:
         notify(session, channel, payload)
-
-
-def count(database: Database) -> int:
-    with database.reading() as session:
-        return session.scalar(select(func.count()).select_from(Audit)) or 0
 
 
 def test_a_signal_reaches_those_who_listen_on_its_channel() -> None:
@@ -90,19 +78,14 @@ def test_a_transaction_commits_whole_or_not_at_all(parts: Services) -> None:
 
     with pytest.raises(ZeroDivisionError):
         add(fail=True)
-    assert count(parts.db) == 0
+    assert count(parts.db, Audit) == 0
     add(fail=False)
-    assert count(parts.db) == 1
-
-
-def test_what_was_read_can_be_used_after_the_transaction(parts: Services) -> None:
-    task = make_task(parts)
-    assert get_task(parts, task.id).prompt == task.prompt
+    assert count(parts.db, Audit) == 1
 
 
 def test_a_wake_up_comes_after_the_commit(sqlite_parts: Services) -> None:
     seen: list[int] = []
-    sqlite_parts.db.signals.connect("a", lambda _: seen.append(count(sqlite_parts.db)))
+    sqlite_parts.db.signals.connect("a", lambda _: seen.append(count(sqlite_parts.db, Audit)))
 
     with sqlite_parts.db.transaction() as session:
         session.add(Audit(actor="a", action="b"))
@@ -113,38 +96,29 @@ def test_a_wake_up_comes_after_the_commit(sqlite_parts: Services) -> None:
     assert seen == [1]
 
 
-@pytest.mark.parametrize("mode", ["journal_mode wal", "synchronous 2", "foreign_keys 1"])
-def test_sqlite_is_set_to_be_safe(sqlite_parts: Services, mode: str) -> None:
-    name, value = mode.split()
-    with sqlite_parts.db.reading() as session:
-        assert str(session.scalar(text(f"PRAGMA {name}"))) == value
-
-
-def test_postgresql_ends_a_transaction_that_was_left_open(postgres_parts: Services) -> None:
-    with postgres_parts.db.reading() as session:
-        setting = session.scalar(text("SHOW idle_in_transaction_session_timeout"))
-    assert setting == "15s"
+def test_each_database_is_set_to_be_safe(parts: Services) -> None:
+    settings = {"SHOW idle_in_transaction_session_timeout": "15s"}
+    if parts.config.sqlite:
+        settings = {"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"}
+        settings = {f"PRAGMA {name}": value for name, value in settings.items()}
+    with parts.db.reading() as session:
+        assert {name: str(session.scalar(text(name))) for name in settings} == settings
 
 
 def test_writers_of_several_processes_wait_for_each_other_on_sqlite(
     sqlite_parts: Services, sqlite_url: str
 ) -> None:
     task = make_task(sqlite_parts)
-    databases = [Database(sqlite_url) for _ in range(4)]
 
-    def raise_count(database: Database) -> None:
+    def raise_count() -> None:
+        database = Database(sqlite_url)
         for _ in range(10):
             with database.transaction() as session:
                 # Reads first: without the lock from the beginning, the write would be refused.
                 session.get_one(Task, task.id).asks += 1
-
-    threads = [threading.Thread(target=raise_count, args=(each,)) for each in databases]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for database in databases:
         database.close()
+
+    at_once(*[raise_count] * 4)
 
     assert get_task(sqlite_parts, task.id).asks == 40
 
@@ -153,7 +127,7 @@ def test_a_reader_does_not_wait_for_a_writer(parts: Services) -> None:
     with parts.db.transaction() as session:
         session.add(Audit(actor="a", action="b"))
         session.flush()
-        assert count(parts.db) == 0
+        assert count(parts.db, Audit) == 0
 
 
 def test_a_wake_up_reaches_other_processes_once_it_is_committed(
@@ -175,23 +149,15 @@ def test_a_wake_up_reaches_other_processes_once_it_is_committed(
         notify(session, "a", "1")
         notify(session, "b", "for others")
     send(sender, "a", "2")
-    sender.close()
 
     woken.wait_for("2")
     assert woken.payloads == ["", "1", "2"]
-
-
-def test_a_channel_that_was_connected_after_listening_began_was_never_heard(
-    listening: Database,
-) -> None:
-    first = Woken(listening.signals, "first")
-    first.wait_for("")
-
+    # A channel that was connected after listening began was never heard.
     late = Woken(listening.signals, "late")
     late.wait_for("")
-    send(listening, "late", "1")
-
+    send(sender, "late", "1")
     late.wait_for("1")
+    sender.close()
 
 
 def test_listening_goes_on_after_the_server_was_restarted(
@@ -219,41 +185,28 @@ def test_listening_ends_with_the_database(postgres_url: str) -> None:
     eventually(lambda: not named[0].is_alive())
 
 
-def test_the_pool_recovers_from_a_restart_by_itself(
-    postgres_parts: Services, postgres: Postgres
-) -> None:
-    assert count(postgres_parts.db) == 0
-    postgres.restart(immediate=True)
-    assert count(postgres_parts.db) == 0
-
-
 def caught(action: Callable[[], object]) -> Exception:
     with pytest.raises(DBAPIError) as error:
         action()
     return error.value
 
 
-def test_a_server_that_is_away_is_an_outage(postgres_parts: Services, postgres: Postgres) -> None:
-    with postgres.down():
-        assert is_outage(caught(lambda: count(postgres_parts.db)))
-
-
-def test_a_connection_that_breaks_in_the_middle_is_an_outage(
+def test_a_server_that_is_or_goes_away_is_an_outage_and_afterwards_all_is_well(
     postgres_parts: Services, postgres: Postgres
 ) -> None:
-    def read_twice() -> None:
+    def restart_in_the_middle() -> None:
         with postgres_parts.db.reading() as session:
             session.execute(text("SELECT 1"))
             postgres.restart(immediate=True)
             session.execute(text("SELECT 1"))
 
-    assert is_outage(caught(read_twice))
-
-
-def test_a_sqlite_file_that_cannot_be_opened_is_an_outage(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/no/such/folder/file.db")
-    assert is_outage(caught(lambda: count(database)))
-    database.close()
+    assert is_outage(caught(restart_in_the_middle))
+    assert count(postgres_parts.db, Audit) == 0
+    # The pool finds out by itself that its connections are dead.
+    postgres.restart(immediate=True)
+    assert count(postgres_parts.db, Audit) == 0
+    with postgres.down():
+        assert is_outage(caught(lambda: count(postgres_parts.db, Audit)))
 
 
 def test_a_wrong_statement_is_no_outage(parts: Services) -> None:
@@ -277,7 +230,10 @@ def test_a_value_too_long_for_an_index_looked_like_an_outage(postgres_parts: Ser
     assert not is_outage(error)
 
 
-def test_no_connection_to_be_had_is_an_outage_and_a_bug_is_none() -> None:
+def test_no_connection_to_be_had_is_an_outage_and_a_bug_is_none(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/no/such/folder/file.db")
+    assert is_outage(caught(lambda: count(database, Audit)))
+    database.close()
     assert is_outage(PoolTimeoutError())
     assert not is_outage(KeyError("a bug"))
     assert not is_outage(psycopg.OperationalError())
@@ -287,28 +243,18 @@ def test_reserved_connections_share_the_wake_ups(parts: Services) -> None:
     reserved = parts.db.reserve(2)
     assert reserved.signals is parts.db.signals
     assert (reserved.engine is parts.db.engine) == parts.config.sqlite
-    make_task(parts)
     with reserved.transaction() as session:
         session.add(Audit(actor="a", action="b"))
-    assert count(parts.db) == 1
+    assert count(parts.db, Audit) == 1
     reserved.engine.dispose()
 
 
-def test_the_tables_of_this_version_are_fine(parts: Services) -> None:
-    parts.db.check()
-
-
-def test_the_tables_of_another_version_are_told(parts: Services) -> None:
-    with parts.db.transaction() as session:
+def test_the_tables_of_another_version_are_told(sqlite_parts: Services) -> None:
+    sqlite_parts.db.check()
+    with sqlite_parts.db.transaction() as session:
         session.execute(text("UPDATE alembic_version SET version_num = 'old'"))
     with pytest.raises(RuntimeError, match=r"the tables are at old, expected .*: run migrate"):
-        parts.db.check()
-
-
-def test_two_databases_are_the_same_one(parts: Services, another: Database) -> None:
-    make_task(parts)
-    with another.reading() as session:
-        assert session.scalar(select(func.count()).select_from(Task)) == 1
+        sqlite_parts.db.check()
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from app import bodies, inbox, retention
 from app.bodies import INLINE_BYTES, Body
@@ -15,7 +14,7 @@ from app.errors import MissingObjectError, StorageError
 from app.inbox import Incoming
 from app.jobs import Kind
 from app.models import (
-    Base,
+    UNANSWERED,
     Callback,
     Chunk,
     Event,
@@ -31,6 +30,7 @@ from app.models import (
 from app.models import Job as JobRow
 from app.retention import BATCH
 from app.services import Services
+from tests.core.conftest import count
 from tests.core.sites import Site
 from tests.core.test_images import FailingStorage
 from tests.factories import (
@@ -70,19 +70,11 @@ def age_body(parts: Services, callback: Callback, days: float) -> UUID:
     return id_
 
 
-def count(parts: Services, table: type[Base]) -> int:
-    with parts.db.reading() as session:
-        return session.scalar(select(func.count()).select_from(table)) or 0
-
-
-def finished_task(parts: Services, host: Site, **columns: Any) -> Task:
+def finished_task(parts: Services, host: Site) -> Task:
     """A task with everything a task can have: an image in storage, an input, bodies, events."""
     task = make_task(parts)
     deliver(parts, task, success(host.serve("/a.png", png())))
     run_next(parts, Kind.STORE_IMAGE)
-    with parts.db.transaction() as session:
-        for name, value in columns.items():
-            setattr(session.get_one(Task, task.id), name, value)
     return get_task(parts, task.id)
 
 
@@ -111,80 +103,74 @@ def test_an_old_task_goes_with_its_objects_bodies_and_rows(parts: Services, host
 
     retention.purge(reconfigured(parts, retention_days=7))
 
-    for table in (Task, Image, Input, Callback, Event, JobRow, Chunk):
-        assert count(parts, table) == 0
+    assert not any(count(parts.db, table) for table in (Task, Image, Input, Callback))
+    assert not any(count(parts.db, table) for table in (Event, JobRow, Chunk))
     assert [key for key in stored if exists(parts, key)] == []
 
 
-def test_a_young_task_stays(parts: Services, host: Site) -> None:
-    task = finished_task(parts, host)
-    task = aged(parts, task, days=6)
-    retention.purge(reconfigured(parts, retention_days=7))
-    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
-    assert all(exists(parts, key) for key in keys(parts))
-
-
-def test_a_task_that_has_not_ended_stays_however_old(parts: Services) -> None:
-    waiting = [TaskStatus.QUEUED, TaskStatus.UNCERTAIN, TaskStatus.SUBMITTED, TaskStatus.RECEIVED]
-    tasks = [
-        aged(parts, make_task(parts, columns={"status": status}), days=1000) for status in waiting
-    ]
-    retention.purge(reconfigured(parts, retention_days=1))
-    assert [get_task(parts, task.id).status for task in tasks] == waiting
-
-
-def test_without_the_setting_tasks_stay_for_ever(parts: Services, host: Site) -> None:
-    task = aged(parts, finished_task(parts, host), days=10_000)
+def test_a_task_stays_while_it_is_young_or_has_not_ended_and_for_ever_without_the_setting(
+    parts: Services, host: Site
+) -> None:
+    young = aged(parts, finished_task(parts, host), days=6)
+    ended, *waiting = (
+        aged(parts, make_task(parts, columns={"status": status}), days=10_000)
+        for status in (TaskStatus.FAILED, *UNANSWERED, TaskStatus.RECEIVED)
+    )
     retention.purge(parts)
-    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
+    # More years than there were.
+    retention.purge(reconfigured(parts, retention_days=90_000, retention_body_days=90_000))
+    assert get_task(parts, ended.id).status is TaskStatus.FAILED
+
+    retention.purge(reconfigured(parts, retention_days=7))
+
+    for task in (young, *waiting):
+        assert get_task(parts, task.id).status is task.status
+    assert all(exists(parts, key) for key in keys(parts))
 
 
 def test_more_than_a_batch_goes_at_once(sqlite_parts: Services) -> None:
     for _ in range(BATCH + 3):
         aged(sqlite_parts, make_task(sqlite_parts, columns={"status": TaskStatus.FAILED}), days=9)
+        refuse(sqlite_parts, None, Body(size=1, id=old_id(31)))
     retention.purge(reconfigured(sqlite_parts, retention_days=7))
-    assert count(sqlite_parts, Task) == 0
+    assert (count(sqlite_parts.db, Task), count(sqlite_parts.db, Callback)) == (0, 0)
 
 
 def test_while_storage_is_down_the_rows_stay_so_that_it_can_be_tried_again(
-    parts: Services, host: Site
+    sqlite_parts: Services, host: Site
 ) -> None:
-    task = aged(parts, finished_task(parts, host), days=8)
-    short = reconfigured(parts, retention_days=7)
+    task = aged(sqlite_parts, finished_task(sqlite_parts, host), days=8)
+    short = reconfigured(sqlite_parts, retention_days=7)
 
     class Down(FailingStorage):
         def delete(self, keys: Iterable[str]) -> None:
             raise StorageError(f"storage is down, {len(list(keys))} keys stay")
 
     with pytest.raises(StorageError):
-        retention.purge(replace(short, storage=Down(parts.storage)))
-    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
+        retention.purge(replace(short, storage=Down(short.storage)))
+    assert get_task(short, task.id).status is TaskStatus.SUCCEEDED
 
     retention.purge(short)
-    assert count(parts, Task) == 0
+    assert count(short.db, Task) == 0
 
 
 def test_deleting_one_task_leaves_the_others(parts: Services, host: Site) -> None:
     kept, deleted = finished_task(parts, host), make_task(parts)
     take(parts, deleted, success())
-    retention.delete_tasks(parts, [deleted.id])
-    assert count(parts, Task) == 1
+    for gone in ([deleted.id], [deleted.id, new_id()], []):
+        retention.delete_tasks(parts, gone)
+    assert count(parts.db, Task) == 1
     assert [callback.task_id for callback in callbacks_of(parts, kept)] == [kept.id]
     assert all(exists(parts, key) for key in keys(parts))
-
-
-def test_deleting_what_is_gone_is_fine(parts: Services) -> None:
-    retention.delete_tasks(parts, [new_id()])
-    retention.delete_tasks(parts, [])
 
 
 def test_bytes_that_wait_for_storage_go_with_their_task(parts: Services, host: Site) -> None:
     task = make_task(parts)
     deliver(parts, task, success(host.serve("/a.png", png())))
     fail_next(replace(parts, storage=FailingStorage(parts.storage)), Kind.STORE_IMAGE)
-    assert count(parts, Chunk) == 1
+    assert count(parts.db, Chunk) == 1
     retention.delete_tasks(parts, [task.id])
-    assert count(parts, Chunk) == 0
+    assert count(parts.db, Chunk) == 0
 
 
 # Bodies and rejections.
@@ -204,7 +190,7 @@ def test_old_bodies_go_and_what_is_known_of_them_stays(parts: Services, host: Si
     assert [(callback.body, callback.sha256) for callback in left] == [
         (None, callback.sha256) for callback in old
     ]
-    assert count(parts, Chunk) == 0
+    assert count(parts.db, Chunk) == 0
     assert [callback.body is not None for callback in callbacks_of(parts, young)] == [True]
 
 
@@ -228,27 +214,20 @@ def test_old_rejections_go_whole(parts: Services) -> None:
     task = make_task(parts)
     with parts.db.transaction() as session:
         large = bodies.keep(session, b"x" * INLINE_BYTES * 2)
-    for body in (body_of(b"no"), large):
-        refuse(parts, task, replace(body, id=large.id if body is large else old_id(31)))
-    refuse(parts, None, Body(size=5, id=old_id(31)))
-    refuse(parts, None, Body(size=6, id=old_id(29)))
+    refuse(parts, task, large)
     with parts.db.reading() as session:
         row = session.get_one(Callback, large.id)
     age_body(parts, row, days=31)
+    refuse(parts, task, replace(body_of(b"no"), id=old_id(31)))
+    refuse(parts, None, Body(size=5, id=old_id(31)))
+    refuse(parts, None, Body(size=6, id=old_id(29)))
 
     retention.purge(parts)
 
     with parts.db.reading() as session:
         left = session.scalars(select(Callback)).all()
     assert [(callback.size, callback.verdict) for callback in left] == [(6, Verdict.REJECTED)]
-    assert count(parts, Chunk) == 0
-
-
-def test_more_rejections_than_a_batch_go_at_once(sqlite_parts: Services) -> None:
-    for _ in range(BATCH * 2 + 1):
-        refuse(sqlite_parts, None, Body(size=1, id=old_id(31)))
-    retention.purge(sqlite_parts)
-    assert count(sqlite_parts, Callback) == 0
+    assert count(parts.db, Chunk) == 0
 
 
 def test_chunks_that_belong_to_nothing_go_after_a_day(parts: Services) -> None:
@@ -266,9 +245,3 @@ def test_chunks_that_belong_to_nothing_go_after_a_day(parts: Services) -> None:
 
     with parts.db.reading() as session:
         assert set(session.scalars(select(Chunk.owner_id))) == {kept, young}
-
-
-def test_a_retention_of_more_years_than_there_were_is_fine(sqlite_parts: Services) -> None:
-    make_task(sqlite_parts, columns={"status": TaskStatus.FAILED})
-    retention.purge(reconfigured(sqlite_parts, retention_days=90_000, retention_body_days=90_000))
-    assert count(sqlite_parts, Task) == 1
