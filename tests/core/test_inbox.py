@@ -82,10 +82,12 @@ def gated(parts: Services) -> Iterator[tuple[Inbox, Gated]]:
     """The writer of a process that has the same database behind a gate."""
     database = Gated(parts.config.database_url)
     box = Inbox(database)
-    yield box, database
-    database.gate.set()
-    box.stop()
-    database.close()
+    try:
+        yield box, database
+    finally:
+        database.gate.set()
+        box.stop()
+        database.close()
 
 
 def take_all(parts: Services, *batch: Incoming) -> list[Taken]:
