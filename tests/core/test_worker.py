@@ -3,10 +3,9 @@
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
-from functools import partial
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -116,15 +115,15 @@ def worker_names(parts: Services) -> list[str]:
         return list(session.scalars(select(WorkerRow.name)))
 
 
-def has(items: Sequence[object], count: int) -> bool:
-    return len(items) == count
-
-
 def change(parts: Services, **columns: Any) -> None:
     """Change the jobs behind the workers' backs, and wake them."""
     with parts.db.transaction() as session:
         session.execute(update(JobRow).where(JobRow.unique_key.is_(None)).values(**columns))
         notify(session, jobs.CHANNEL)
+
+
+def logged(logs: Sequence[Mapping[str, Any]], action: str) -> bool:
+    return any(entry.get("action") == action for entry in logs)
 
 
 @pytest.fixture
@@ -155,10 +154,11 @@ def test_on_postgresql_a_notification_wakes_the_worker_long_before_it_would_look
     latencies = []
     with working(postgres_parts, work):
         eventually(lambda: worker_names(postgres_parts))
-        for count in range(1, 8):
+        for _ in range(7):
             began = time.monotonic()
+            work.ran.clear()
             enqueue(postgres_parts, New(Kind.INGEST))
-            eventually(partial(has, work.ran, count))
+            eventually(lambda: work.ran)
             latencies.append(time.monotonic() - began)
             eventually(lambda: not rows(postgres_parts))
 
@@ -204,32 +204,30 @@ def test_trouble_of_our_own_uses_up_no_try(sqlite_parts: Services) -> None:
     work.error = StorageError("down")
     enqueue(sqlite_parts, New(Kind.STORE_IMAGE))
     with working(sqlite_parts, work):
-        for count in range(1, 13):
-            eventually(partial(has, work.failures, count))
+        for _ in range(12):
+            eventually(lambda: work.failures)
             eventually(lambda: rows(sqlite_parts)[0].lease_token is None)
+            assert work.failures.pop() == ("down", False)
             change(sqlite_parts, due_at=db_now())
         work.error = None
         eventually(lambda: not rows(sqlite_parts))
 
-    assert set(work.failures) == {("down", False)}
-
 
 def test_a_heartbeat_keeps_a_job_for_longer_than_its_lease(
-    parts: Services, gate: threading.Event
+    sqlite_parts: Services, gate: threading.Event
 ) -> None:
     work = Work(gate=gate)
-    short = reconfigured(parts, lease_seconds=2.0)
-    enqueue(parts, New(Kind.INGEST))
-    with working(short, work, workers=2):
+    enqueue(sqlite_parts, New(Kind.INGEST))
+    with working(reconfigured(sqlite_parts, lease_seconds=1.5), work, workers=2):
         eventually(lambda: work.ran)
-        first_end = rows(parts)[0].due_at
-        eventually(lambda: rows(parts)[0].due_at > first_end + timedelta(seconds=2))
+        first_end = rows(sqlite_parts)[0].due_at
+        eventually(lambda: rows(sqlite_parts)[0].due_at > first_end + timedelta(seconds=1.5))
         work.ran[0].lease.ensure_held()
         gate.set()
-        eventually(lambda: not rows(parts))
+        eventually(lambda: not rows(sqlite_parts))
 
     assert len(work.ran) == 1
-    assert audits(parts) == ["concluded"]
+    assert audits(sqlite_parts) == ["concluded"]
 
 
 @pytest.mark.parametrize("error", [None, ValueError("no"), LeaseLostError("noticed it")])
@@ -249,7 +247,7 @@ def test_whoever_lost_the_lease_writes_nothing(
                 session, jobs.WORK_QUEUE, room=1, limit=None, worker="other", seconds=60
             )
         gate.set()
-        eventually(lambda: any(entry.get("action") == "lose" for entry in logs))
+        eventually(lambda: logged(logs, "lose"))
 
     assert (other.id, other.lost) == (work.ran[0].id, True)
     (row,) = rows(sqlite_parts)
@@ -274,7 +272,7 @@ def test_what_was_lost_is_done_again_unless_it_costs_money(
     assert not_done == []
 
 
-def test_a_conclusion_is_written_when_the_database_is_back(
+def test_a_conclusion_is_written_when_the_database_is_back_and_the_worker_goes_on(
     postgres_parts: Services, postgres: Postgres, gate: threading.Event
 ) -> None:
     work = Work(gate=gate)
@@ -283,21 +281,11 @@ def test_a_conclusion_is_written_when_the_database_is_back(
         eventually(lambda: work.ran)
         with postgres.down():
             gate.set()
-            eventually(lambda: any(entry.get("action") == "wait" for entry in logs))
+            eventually(lambda: logged(logs, "wait") and logged(logs, "claim"))
         eventually(lambda: not rows(postgres_parts))
-
-    assert len(work.ran) == 1
-    assert audits(postgres_parts) == ["concluded"]
-
-
-def test_a_worker_outlives_the_database(postgres_parts: Services, postgres: Postgres) -> None:
-    work = Work()
-    with capture_logs() as logs, working(postgres_parts, work):
-        eventually(lambda: worker_names(postgres_parts))
-        with postgres.down():
-            eventually(lambda: any(entry.get("action") == "claim" for entry in logs))
+        assert len(work.ran) == 1
         enqueue(postgres_parts, New(Kind.INGEST))
-        eventually(lambda: audits(postgres_parts) == ["concluded"])
+        eventually(lambda: audits(postgres_parts) == ["concluded"] * 2)
 
 
 def test_a_conclusion_that_cannot_be_written_leaves_the_job_to_its_lease(
@@ -312,18 +300,19 @@ def test_a_conclusion_that_cannot_be_written_leaves_the_job_to_its_lease(
     work.handler = Handler(lambda _services, _job: conclude, failed=work.handler.failed)
     enqueue(sqlite_parts, New(Kind.INGEST))
     with capture_logs() as logs, working(sqlite_parts, work):
-        eventually(lambda: any(entry.get("action") == "abandon" for entry in logs))
+        eventually(lambda: logged(logs, "abandon"))
 
-    (row,) = rows(sqlite_parts)
-    assert row.failures == 0
-    assert audits(sqlite_parts) == []
-    assert work.failures == []
+    assert [row.failures for row in rows(sqlite_parts)] == [0]
+    assert (audits(sqlite_parts), work.failures) == ([], [])
 
 
-def test_a_worker_that_stops_finishes_what_it_began(parts: Services, gate: threading.Event) -> None:
+def test_a_worker_that_stops_finishes_what_it_began(
+    sqlite_parts: Services, gate: threading.Event
+) -> None:
+    parts = reconfigured(sqlite_parts, worker_concurrency=2)
     work = Work(gate=gate)
     enqueue(parts, *[New(Kind.INGEST)] * 30)
-    with working(reconfigured(parts, worker_concurrency=2), work) as worker:
+    with working(parts, work) as worker:
         eventually(lambda: work.at_once == 2)
         worker.stop()
         gate.set()
@@ -354,56 +343,43 @@ def test_a_worker_that_cannot_wait_any_longer_gives_its_jobs_back(
 
 
 def test_a_worker_shows_that_it_lives_and_says_good_bye(sqlite_parts: Services) -> None:
+    def is_seen() -> bool:
+        with sqlite_parts.db.reading() as session:
+            return worker_seen(session, 5)
+
     with sqlite_parts.db.transaction() as session:
         session.add(WorkerRow(name="dead long ago", seen_at=db_now(-3600)))
-        session.add(WorkerRow(name="silent for a moment", seen_at=db_now(-30)))
-    with sqlite_parts.db.reading() as session:
-        assert not worker_seen(session, 20)
+        session.add(WorkerRow(name="silent for a moment", seen_at=db_now(-10)))
+    assert not is_seen()
 
-    with working(reconfigured(sqlite_parts, lease_seconds=3.0), Work()) as worker:
-        eventually(
-            lambda: (
-                sorted(worker_names(sqlite_parts)) == sorted([worker.name, "silent for a moment"])
-            )
-        )
-        with sqlite_parts.db.reading() as session:
-            assert worker_seen(session, 20)
-            first_seen = session.get_one(WorkerRow, worker.name).seen_at
-
-        def seen_again() -> bool:
-            with sqlite_parts.db.reading() as session:
-                return session.get_one(WorkerRow, worker.name).seen_at > first_seen
-
-        eventually(seen_again)
+    with working(reconfigured(sqlite_parts, lease_seconds=1.5), Work()) as worker:
+        eventually(lambda: set(worker_names(sqlite_parts)) == {worker.name, "silent for a moment"})
+        assert is_seen()
+        with sqlite_parts.db.transaction() as session:
+            session.execute(update(WorkerRow).values(seen_at=db_now(-10)))
+        assert not is_seen()
+        eventually(is_seen)
 
     assert worker_names(sqlite_parts) == ["silent for a moment"]
 
 
-def test_a_worker_runs_so_many_jobs_at_once_and_no_more(
-    sqlite_parts: Services, gate: threading.Event
+@pytest.mark.parametrize(
+    ("kind", "workers", "limit"),
+    [(Kind.SUBMIT, 3, 2), (Kind.INGEST, 1, 3)],
+    ids=["of a provider, over all workers", "of one worker"],
+)
+def test_no_more_jobs_run_at_once_than_the_limit(
+    sqlite_parts: Services, gate: threading.Event, kind: Kind, workers: int, limit: int
 ) -> None:
+    parts = reconfigured(sqlite_parts, provider_concurrency=2, worker_concurrency=3)
     work = Work(gate=gate)
-    enqueue(sqlite_parts, *[New(Kind.INGEST)] * 8)
-    with working(reconfigured(sqlite_parts, worker_concurrency=3), work):
-        eventually(lambda: work.at_once == 3)
-        gate.set()
-        eventually(lambda: not rows(sqlite_parts))
-
-    assert work.most_at_once == 3
-    assert len(work.ran) == 8
-
-
-def test_the_limit_of_a_provider_holds_over_all_workers(
-    parts: Services, gate: threading.Event
-) -> None:
-    work = Work(gate=gate)
-    enqueue(parts, *[New(Kind.SUBMIT, provider="acedata")] * 8)
-    with working(reconfigured(parts, provider_concurrency=2), work, workers=3):
-        eventually(lambda: work.at_once == 2)
+    enqueue(parts, *[New(kind, provider="acedata")] * 8)
+    with working(parts, work, workers=workers):
+        eventually(lambda: work.at_once == limit)
         gate.set()
         eventually(lambda: not rows(parts))
 
-    assert work.most_at_once == 2
+    assert work.most_at_once == limit
     assert len(work.ran) == 8
 
 
@@ -422,16 +398,9 @@ def test_what_waits_for_others_keeps_no_other_work_waiting(
 
 
 def test_periodic_jobs_run_again_and_again(sqlite_parts: Services) -> None:
-    ran: list[Job] = []
-    idle = Handler(lambda _services, _job: None)
-    expire = Handler(lambda _services, job: ran.append(job))
-    worker = Worker(sqlite_parts, {**dict.fromkeys(Kind, idle), Kind.EXPIRE: expire})
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
-        eventually(lambda: len(ran) >= 2)
-    finally:
-        worker.stop()
-        thread.join(PATIENCE)
+    def first_due() -> datetime | None:
+        with sqlite_parts.db.reading() as session:
+            return session.scalar(select(JobRow.due_at).filter_by(kind=Kind.EXPIRE, attempts=2))
 
-    assert {job.id for job in ran} == {ran[0].id}
+    with working(sqlite_parts, Work()):
+        eventually(first_due)
