@@ -6,10 +6,10 @@ import hashlib
 import io
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import BinaryIO
 
 import pytest
@@ -23,7 +23,7 @@ from app.models import Chunk, Event, Image, ImageStatus, Task, TaskStatus
 from app.models import Job as JobRow
 from app.outbound import Outbound
 from app.services import Services
-from app.storage import Storage
+from app.storage.local import LocalStorage
 from tests.core.conftest import at_once, count
 from tests.core.sites import Answer, Asked, Site
 from tests.factories import (
@@ -46,46 +46,27 @@ from tests.factories import (
 )
 
 
-class FailingStorage:
-    """Storage that refuses everything, or only keys that begin with `prefix`."""
+class FailingStorage(LocalStorage):
+    """Storage that takes nothing, or no key that begins with `prefix`."""
 
-    def __init__(self, real: Storage, prefix: str = "") -> None:
-        self._real = real
+    def __init__(self, folder: Path, prefix: str = "") -> None:
+        super().__init__(folder)
         self._prefix = prefix
-        self.refused: list[str] = []
 
     def put(self, key: str, file: BinaryIO, content_type: str) -> None:
         if key.startswith(self._prefix):
-            self.refused.append(key)
             raise StorageError("storage is down")
-        self._real.put(key, file, content_type)
-
-    def open(self, key: str) -> BinaryIO:
-        return self._real.open(key)
-
-    def delete(self, keys: Iterable[str]) -> None:
-        self._real.delete(keys)
-
-    def address(self, key: str) -> str | None:
-        return self._real.address(key)
-
-    def check(self) -> None:
-        raise StorageError("storage is down")
+        super().put(key, file, content_type)
 
 
 def with_storage_down(parts: Services, prefix: str = "") -> Services:
-    return replace(parts, storage=FailingStorage(parts.storage, prefix))
+    folder = Path(parts.config.local_storage_dir)
+    return replace(parts, storage=FailingStorage(folder, prefix))
 
 
 def stored_bytes(parts: Services, key: str | None) -> bytes:
     with parts.storage.open(str(key)) as file:
         return file.read()
-
-
-def tries_used(parts: Services) -> int:
-    with parts.db.reading() as session:
-        failures = session.scalars(select(JobRow.failures).filter_by(kind=Kind.STORE_IMAGE))
-        return failures.one()
 
 
 def only_image(parts: Services) -> Image:
@@ -278,7 +259,9 @@ def test_bytes_are_put_aside_while_storage_is_down_and_the_link_is_not_asked_aga
     for _ in range(3):
         assert isinstance(fail_next(down, Kind.STORE_IMAGE), StorageError)
 
-    assert tries_used(parts) == 0
+    with parts.db.reading() as session:
+        tries_used = select(JobRow.failures).filter_by(kind=Kind.STORE_IMAGE)
+        assert session.scalars(tries_used).all() == [0]
     assert len(host.asked("/a")) == 1
     image = only_image(parts)
     assert (image.status, image.spooled) == (ImageStatus.PENDING, True)

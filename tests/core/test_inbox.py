@@ -323,23 +323,6 @@ def read_through(parts: Services, task: Task, payload: dict[str, Any] | str) -> 
         return inbox.read_through(session, callback.id, task.id, callback.source, read)
 
 
-def test_a_large_body_is_accepted_unread_and_judged_later(parts: Services) -> None:
-    task = make_task(parts, columns={"status": TaskStatus.SUBMITTED})
-    payload = success(task_id="theirs", padding=PADDING)
-    callback_id = take_large(parts, task, payload)
-    assert get_task(parts, task.id).status is TaskStatus.SUBMITTED
-    assert due_kinds(parts) == ["submit", "ingest"]
-
-    assert read_through(parts, task, payload).outcome is ACCEPTED
-
-    task = get_task(parts, task.id)
-    (callback,) = callbacks_of(parts, task)
-    assert (task.status, task.result_id) == (TaskStatus.RECEIVED, callback_id)
-    assert task.provider_task_id == "theirs"
-    assert (callback.verdict, callback.checked) == (Verdict.ACCEPTED, True)
-    assert due_kinds(parts) == ["submit", "ingest", "ingest"]
-
-
 def test_a_large_body_again_is_a_duplicate_read_or_not_and_refused_like_before(
     parts: Services,
 ) -> None:
@@ -362,17 +345,29 @@ def test_a_large_body_again_is_a_duplicate_read_or_not_and_refused_like_before(
     assert due_kinds(parts).count("ingest") == 3
 
 
-def test_a_large_body_may_turn_out_to_come_too_late(sqlite_parts: Services) -> None:
-    task = make_task(sqlite_parts)
-    payload = success(padding=PADDING)
-    take_large(sqlite_parts, task, payload)
-    take(sqlite_parts, task, success("https://a.test/1"))
+def test_a_large_body_is_accepted_unread_and_may_turn_out_to_come_too_late(
+    parts: Services,
+) -> None:
+    task, late = (make_task(parts) for _ in range(2))
+    payload = success(task_id="theirs", padding=PADDING)
+    for each in (task, late):
+        take_large(parts, each, payload)
+        assert get_task(parts, each.id).status is TaskStatus.QUEUED
+    take(parts, late, success("https://a.test/1"))
 
-    assert read_through(sqlite_parts, task, payload) == Taken(CONFLICT)
+    assert read_through(parts, task, payload) == Taken(ACCEPTED)
+    late_payload = success(padding=PADDING)
+    assert read_through(parts, late, late_payload) == Taken(CONFLICT)
 
-    first, second = callbacks_of(sqlite_parts, task)
+    task = get_task(parts, task.id)
+    (callback,) = callbacks_of(parts, task)
+    assert (task.status, task.result_id) == (TaskStatus.RECEIVED, callback.id)
+    assert task.provider_task_id == "theirs"
+    assert (callback.verdict, callback.checked) == (Verdict.ACCEPTED, True)
+    first, second = callbacks_of(parts, late)
     assert (first.verdict, second.verdict) == (Verdict.CONFLICT, Verdict.ACCEPTED)
-    assert get_task(sqlite_parts, task.id).result_id == second.id
+    assert get_task(parts, late.id).result_id == second.id
+    assert due_kinds(parts).count("ingest") == 4
 
 
 # Results on our own connections.
@@ -503,21 +498,10 @@ def test_what_is_queued_when_the_writer_stops_is_still_written(sqlite_parts: Ser
         stopping.result(PATIENCE)
 
 
-def test_without_the_database_nothing_is_claimed_and_afterwards_all_is_well(
-    postgres_parts: Services, postgres: Postgres
-) -> None:
-    task = make_task(postgres_parts)
-    box = Inbox(postgres_parts.db)
-    with postgres.down(), pytest.raises(UnavailableError, match="the database is away"):
-        box.take(incoming(postgres_parts, task, success()))
-    assert box.take(incoming(postgres_parts, task, success())).outcome is ACCEPTED
-    box.stop()
-
-
 def test_a_restart_of_the_database_loses_nothing_that_was_acknowledged(
     postgres_parts: Services, postgres: Postgres
 ) -> None:
-    tasks = [make_task(postgres_parts) for _ in range(40)]
+    first, *tasks = [make_task(postgres_parts) for _ in range(40)]
     box = Inbox(postgres_parts.db)
     began = threading.Semaphore(0)
 
@@ -528,6 +512,9 @@ def test_a_restart_of_the_database_loses_nothing_that_was_acknowledged(
         except UnavailableError:
             return False
 
+    with postgres.down(), pytest.raises(UnavailableError, match="the database is away"):
+        box.take(incoming(postgres_parts, first, success()))
+    assert deliver(first)
     with ThreadPoolExecutor(8) as pool:
         taken = [pool.submit(deliver, task) for task in tasks]
         for _ in range(10):
@@ -537,6 +524,6 @@ def test_a_restart_of_the_database_loses_nothing_that_was_acknowledged(
     box.stop()
 
     assert acknowledged
-    for task in acknowledged:
+    for task in (first, *acknowledged):
         assert [each.verdict for each in callbacks_of(postgres_parts, task)] == [Verdict.ACCEPTED]
         assert get_task(postgres_parts, task.id).status is TaskStatus.RECEIVED

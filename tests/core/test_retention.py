@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -30,9 +31,10 @@ from app.models import (
 from app.models import Job as JobRow
 from app.retention import BATCH
 from app.services import Services
+from app.storage.local import LocalStorage
 from tests.core.conftest import count
 from tests.core.sites import Site
-from tests.core.test_images import FailingStorage
+from tests.core.test_images import with_storage_down
 from tests.factories import (
     body_of,
     callbacks_of,
@@ -142,12 +144,12 @@ def test_while_storage_is_down_the_rows_stay_so_that_it_can_be_tried_again(
     task = aged(sqlite_parts, finished_task(sqlite_parts, host), days=8)
     short = reconfigured(sqlite_parts, retention_days=7)
 
-    class Down(FailingStorage):
+    class Down(LocalStorage):
         def delete(self, keys: Iterable[str]) -> None:
             raise StorageError(f"storage is down, {len(list(keys))} keys stay")
 
     with pytest.raises(StorageError):
-        retention.purge(replace(short, storage=Down(short.storage)))
+        retention.purge(replace(short, storage=Down(Path(short.config.local_storage_dir))))
     assert get_task(short, task.id).status is TaskStatus.SUCCEEDED
 
     retention.purge(short)
@@ -167,7 +169,7 @@ def test_deleting_one_task_leaves_the_others(parts: Services, host: Site) -> Non
 def test_bytes_that_wait_for_storage_go_with_their_task(parts: Services, host: Site) -> None:
     task = make_task(parts)
     deliver(parts, task, success(host.serve("/a.png", png())))
-    fail_next(replace(parts, storage=FailingStorage(parts.storage)), Kind.STORE_IMAGE)
+    fail_next(with_storage_down(parts), Kind.STORE_IMAGE)
     assert count(parts.db, Chunk) == 1
     retention.delete_tasks(parts, [task.id])
     assert count(parts.db, Chunk) == 0

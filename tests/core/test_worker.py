@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from app import jobs
 from app.columns import db_now
 from app.db import notify
-from app.errors import ImageError, LeaseLostError, StorageError
+from app.errors import ImageError, LeaseLostError
 from app.jobs import Conclusion, Job, Kind, New
 from app.models import Audit
 from app.models import Job as JobRow
@@ -197,20 +197,6 @@ def test_a_job_is_given_up_when_trying_again_is_no_use(
 
     assert work.failures == [(str(error), True)]
     assert audits(sqlite_parts) == ["failed"]
-
-
-def test_trouble_of_our_own_uses_up_no_try(sqlite_parts: Services) -> None:
-    work = Work()
-    work.error = StorageError("down")
-    enqueue(sqlite_parts, New(Kind.STORE_IMAGE))
-    with working(sqlite_parts, work):
-        for _ in range(12):
-            eventually(lambda: work.failures)
-            eventually(lambda: rows(sqlite_parts)[0].lease_token is None)
-            assert work.failures.pop() == ("down", False)
-            change(sqlite_parts, due_at=db_now())
-        work.error = None
-        eventually(lambda: not rows(sqlite_parts))
 
 
 def test_a_heartbeat_keeps_a_job_for_longer_than_its_lease(
