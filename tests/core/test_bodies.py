@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from app import bodies
 from app.bodies import CHUNK_BYTES, INLINE_BYTES, SKELETON_BYTES, Place
 from app.errors import ImageError, InvalidResultError
-from app.models import new_id
 from app.services import Services
 from tests.factories import callbacks_of, make_task, success, take, take_large
 
@@ -285,15 +284,3 @@ def test_a_callbacks_body_is_read_from_wherever_it_is(parts: Services) -> None:
             part = b"".join(bodies.read_body(session, callback.id, Place(2, 7)))
         assert json.loads(body) == payload
         assert part == b"success"
-
-
-def test_chunks_are_forgotten_by_their_owner(parts: Services) -> None:
-    owners = [new_id(), new_id()]
-    with parts.db.transaction() as session:
-        for owner in owners:
-            bodies.write_chunk(session, owner, 0, b"data")
-        bodies.delete_chunks(session, owners[:1])
-        bodies.delete_chunks(session, [])
-    with parts.db.reading() as session:
-        assert list(bodies.read_chunks(session, owners[0])) == []
-        assert list(bodies.read_chunks(session, owners[1])) == [b"data"]

@@ -56,18 +56,6 @@ def send(database: Database, channel: str, payload: str) -> None:
         notify(session, channel, payload)
 
 
-def test_a_signal_reaches_those_who_listen_on_its_channel() -> None:
-    signals = Signals()
-    first, second, other = (Woken(signals, name) for name in ("a", "a", "b"))
-
-    signals.send("a", "payload")
-    signals.send("nobody")
-
-    assert first.payloads == second.payloads == ["payload"]
-    assert other.payloads == []
-    assert {"a", "b"} <= set(signals.channels())
-
-
 def test_a_transaction_commits_whole_or_not_at_all(parts: Services) -> None:
     def add(*, fail: bool) -> None:
         with parts.db.transaction() as session:

@@ -55,9 +55,6 @@ TOO_MANY = {"error": {"code": "too_many_requests", "message": "slowly"}}
 BROKEN = {"error": {"code": "api_error", "message": "try again"}}
 
 
-# What a submission may say.
-
-
 def test_a_subscriber_whose_name_does_not_resolve_yet_is_fine(sqlite_parts: Services) -> None:
     asked: list[str] = []
 
@@ -88,9 +85,6 @@ def test_our_fields_are_not_the_providers() -> None:
     assert not set(OUR_RULES.fields) & (set(RULES.fields) - {"async"})
 
 
-# Creating.
-
-
 def test_a_task_is_created_with_its_inputs_its_job_and_its_timeline(parts: Services) -> None:
     images = ["https://a.test/1.png", "https://a.test/2.png"]
     task = make_task(parts, image=images, trace_id="mine", metadata={"a": "b"}, sparkle=11)
@@ -106,9 +100,6 @@ def test_a_task_is_created_with_its_inputs_its_job_and_its_timeline(parts: Servi
     ]
     assert timeline(parts, task) == ["created"]
     assert due_kinds(parts) == ["submit"]
-
-
-# Submitting.
 
 
 def test_an_accepted_submission_is_submitted(linked: Services, acedata: Site) -> None:
@@ -321,9 +312,6 @@ def test_a_task_that_waits_for_nothing_is_not_sent(
     run_next(linked_sqlite, Kind.SUBMIT)
     assert acedata.asked(EDITS) == []
     assert get_task(linked_sqlite, task.id).status is status
-
-
-# Workers that stop in the middle.
 
 
 @pytest.mark.parametrize("taken_over", [True, False])

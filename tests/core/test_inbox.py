@@ -105,9 +105,6 @@ def refused(task: Task | None, body: Body, reason: str = "the reason") -> Incomi
     )
 
 
-# A first result.
-
-
 def test_a_success_is_stored_and_its_reading_enqueued_with_the_task_moved(parts: Services) -> None:
     task = make_task(parts, columns={"status": TaskStatus.SUBMITTED})
     payload = success(task_id="theirs", usage={"input_tokens": 775})
@@ -126,9 +123,6 @@ def test_a_success_is_stored_and_its_reading_enqueued_with_the_task_moved(parts:
     assert (callback.address, callback.checked) == ("192.0.2.7", True)
     assert timeline(parts, task) == ["created", "received"]
     assert due_kinds(parts) == ["submit", "ingest"]
-
-
-# The same and others again.
 
 
 def test_the_same_body_again_is_only_counted_but_not_for_another_task(parts: Services) -> None:
@@ -224,9 +218,6 @@ def test_several_bodies_for_one_task_in_a_batch_are_judged_in_their_order(
     assert due_kinds(parts) == ["submit", "submit", "ingest", "ingest"]
 
 
-# Whose it is.
-
-
 @pytest.mark.parametrize("known", [None, "theirs"])
 def test_a_body_may_name_the_providers_id_our_own_or_none(
     sqlite_parts: Services, known: str | None
@@ -274,9 +265,6 @@ def test_an_early_body_with_another_tasks_id_is_refused(parts: Services) -> None
         assert get_task(parts, task.id).provider_task_id is None
 
 
-# What is refused, or has nowhere to go.
-
-
 def test_a_body_that_was_refused_is_kept_with_its_reason_and_counted(parts: Services) -> None:
     task = make_task(parts)
     for _ in range(3):
@@ -306,9 +294,6 @@ def test_a_callback_for_a_task_that_is_gone_is_not_kept(parts: Services) -> None
     gone = replace(incoming(parts, make_task(parts), success()), task_id=new_id())
     assert outcomes(take_all(parts, gone)) == [Outcome.GONE]
     assert count(parts.db, Callback) == 0
-
-
-# Large bodies, which are read later.
 
 
 PADDING = "x" * INLINE_BYTES
@@ -370,9 +355,6 @@ def test_a_large_body_is_accepted_unread_and_may_turn_out_to_come_too_late(
     assert due_kinds(parts).count("ingest") == 4
 
 
-# Results on our own connections.
-
-
 def answer(parts: Services, task: Task, source: Source, body: bytes) -> bool:
     with parts.db.transaction() as session:
         return inbox.take_answer(parts, session, session.get_one(Task, task.id), source, body)
@@ -411,9 +393,6 @@ def test_an_answer_that_is_no_result_changes_nothing(sqlite_parts: Services, bod
     assert not answer(sqlite_parts, task, Source.LOOKUP, body)
     assert timeline(sqlite_parts, task) == ["created"]
     assert callbacks_of(sqlite_parts, task) == []
-
-
-# The writer.
 
 
 def test_two_processes_that_race_on_the_same_body_take_it_once(parts: Services, box: Inbox) -> None:

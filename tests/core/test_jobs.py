@@ -70,9 +70,6 @@ def seconds_left(row: Row) -> float:
     return (row.due_at - datetime.now(UTC)).total_seconds()
 
 
-# What a failure leads to.
-
-
 PLAIN = Policy(tries=3, pause=2.0, longest_pause=5.0)
 PERIODIC = Policy(every=60.0)
 OUTAGE = OperationalError("SELECT 1", None, Exception("connection refused"))
@@ -133,9 +130,6 @@ def test_a_submission_is_tried_at_the_pauses_of_the_providers_document() -> None
     assert decisions[5] is None
 
 
-# Claiming.
-
-
 def test_a_job_is_enqueued_with_what_it_is_about(parts: Services) -> None:
     task, subject_id = make_task(parts), UUID(int=7)
     enqueue(parts, New(Kind.INGEST, task.id, subject_id, provider="acedata"))
@@ -145,14 +139,6 @@ def test_a_job_is_enqueued_with_what_it_is_about(parts: Services) -> None:
     assert (job.kind, job.task_id, job.subject_id) == (Kind.INGEST, task.id, subject_id)
     assert (job.queue, job.provider) == (WORK_QUEUE, "acedata")
     assert (job.attempts, job.failures, job.lost) == (1, 0, False)
-
-
-def test_a_kind_with_a_limit_has_a_queue_for_each_provider(parts: Services) -> None:
-    make_task(parts)
-
-    assert jobs.limited_queues(["acedata", "agcloud"])[:2] == [SUBMITS, "submit:agcloud"]
-    assert claim(parts) == []
-    assert [job.kind for job in claim(parts, queue=SUBMITS)] == [Kind.SUBMIT]
 
 
 def test_the_longest_due_jobs_are_claimed_first_as_far_as_there_is_room(parts: Services) -> None:
@@ -193,17 +179,21 @@ def test_a_transaction_that_enqueues_nothing_or_is_rolled_back_wakes_nobody(
 
 
 def test_only_queues_with_a_due_job_are_named(parts: Services) -> None:
-    queues = [WORK_QUEUE, SUBMITS, "submit:agcloud"]
-    with parts.db.reading() as session:
-        assert jobs.due_queues(session, queues) == []
+    queues = [WORK_QUEUE, *jobs.limited_queues(["acedata", "agcloud"])]
+    assert queues[1:] == [SUBMITS, "submit:agcloud"]
+
+    def due() -> set[str]:
+        with parts.db.reading() as session:
+            return set(jobs.due_queues(session, queues))
+
+    assert due() == set()
     make_task(parts)
     enqueue(parts, New(Kind.INGEST, delay=60))
-    with parts.db.reading() as session:
-        assert jobs.due_queues(session, queues) == [SUBMITS]
-    claim(parts, queue=SUBMITS)
+    assert due() == {SUBMITS}
+    assert claim(parts) == []
+    assert [job.kind for job in claim(parts, queue=SUBMITS)] == [Kind.SUBMIT]
     set_due(parts)
-    with parts.db.reading() as session:
-        assert sorted(jobs.due_queues(session, queues)) == [SUBMITS, WORK_QUEUE]
+    assert due() == {SUBMITS, WORK_QUEUE}
 
 
 def test_two_who_race_for_jobs_get_each_exactly_once(parts: Services) -> None:
@@ -247,9 +237,6 @@ def test_a_lease_that_is_over_makes_room_under_the_limit(parts: Services) -> Non
     assert claim(parts, queue=SUBMITS, limit=2) == []
     set_due(parts)
     assert len(claim(parts, queue=SUBMITS, limit=2)) == 2
-
-
-# Holding.
 
 
 def test_when_a_lease_is_over_another_worker_takes_the_job_and_knows_that_it_was_lost(
@@ -342,21 +329,6 @@ def test_released_jobs_are_due_at_once(parts: Services) -> None:
     assert second.id not in {job.id for job in released}
     # Its worker may still be at it: that is for the job's kind to find out.
     assert next(job for job in released if job.id == first.id).lost
-
-
-def test_a_tasks_jobs_go_with_it(parts: Services) -> None:
-    task = make_task(parts)
-    enqueue(parts, New(Kind.INGEST, task.id))
-    job = claim_one(parts)
-    with parts.db.transaction() as session:
-        session.delete(session.merge(task))
-
-    assert due_kinds(parts) == []
-    with pytest.raises(LeaseLostError), parts.db.transaction() as session:
-        jobs.finish(session, job)
-
-
-# Periodic jobs.
 
 
 def ensure_periodic(parts: Services) -> None:

@@ -167,9 +167,6 @@ def test_a_long_pause_that_was_set_is_not_shortened(linked_sqlite: Services, ace
     assert 2900 < pause_of(parts, task) < 3010
 
 
-# A submission whose outcome is not known.
-
-
 def test_an_uncertain_task_that_the_provider_knows_is_submitted_or_even_done(
     linked: Services, acedata: Site
 ) -> None:
@@ -253,9 +250,6 @@ def test_what_happened_while_the_provider_was_asked_counts(linked: Services, ace
 
     assert get_task(linked, task.id).status is TaskStatus.RECEIVED
     assert get_task(linked, task.id).ask_at is None
-
-
-# The deadline.
 
 
 OVERDUE = {"created_at": db_now(-91), "deadline_at": db_now(-1)}

@@ -11,7 +11,7 @@ from app.bodies import Body
 from app.errors import NotFoundError
 from app.inbox import Incoming
 from app.jobs import Kind
-from app.models import Input, Role, Source, Task, TaskStatus, Verdict, new_id
+from app.models import Input, Role, Source, Task, Verdict, new_id
 from app.reports import CallbackFilter, TaskFilter
 from app.services import Services
 from app.signing import Picture
@@ -107,19 +107,11 @@ def test_inputs_are_shown_in_their_order_and_uploaded_ones_at_our_address(
     assert inputs[2]["url"].startswith(f"{PUBLIC_URL}/images/i.{mask.id.hex}.")
 
 
-# Lists.
-
-
 @pytest.mark.parametrize(
     ("fields", "wanted"),
     [
-        ({"columns": {"status": TaskStatus.FAILED}}, {"status": TaskStatus.FAILED}),
         ({"columns": {"provider": "agcloud"}}, {"provider": "agcloud"}),
-        ({"model": "dall-e-2"}, {"model": "dall-e-2"}),
-        ({"trace_id": "mine"}, {"trace_id": "mine"}),
-        ({"prompt": "A Cat on 100% grass_"}, {"q": "cat"}),
         ({"prompt": "A Cat on 100% grass_"}, {"q": "grass_  CAT"}),
-        ({"prompt": "A Cat on 100% grass_"}, {"q": "100%"}),
         ({"prompt": "deadbeef"}, {"q": "deadbeef"}),
         ({"columns": {"provider_task_id": "Task_a%b"}}, {"q": "Task_a%b"}),
         # The provider's id was looked for only where it could have been one of ours.
@@ -181,9 +173,6 @@ def test_short_forms_have_each_their_own_images(sqlite_parts: Services) -> None:
     assert [len(item["images"]) for item in short] == [2, 0, 1]
 
 
-# The log of callbacks.
-
-
 def test_the_log_has_every_callback_with_the_newest_first(parts: Services) -> None:
     def logged(**wanted: Any) -> list[dict[str, Any]]:
         with parts.db.reading() as session:
@@ -214,9 +203,6 @@ def test_the_log_has_every_callback_with_the_newest_first(parts: Services) -> No
         first, before = reports.list_callbacks(session, CallbackFilter(), limit=2, before=None)
         rest, end = reports.list_callbacks(session, CallbackFilter(), limit=2, before=before)
     assert (first + rest, end) == (log, None)
-
-
-# Pictures and times.
 
 
 def test_a_picture_is_found_by_what_its_address_says(sqlite_parts: Services, host: Site) -> None:

@@ -94,9 +94,6 @@ def keys(parts: Services) -> list[str]:
     return [str(image.key), str(image.thumbnail_key)]
 
 
-# Tasks.
-
-
 def test_an_old_task_goes_with_its_objects_bodies_and_rows(parts: Services, host: Site) -> None:
     task = finished_task(parts, host)
     take_large(parts, task, success(padding="x" * INLINE_BYTES))
@@ -173,9 +170,6 @@ def test_bytes_that_wait_for_storage_go_with_their_task(parts: Services, host: S
     assert count(parts.db, Chunk) == 1
     retention.delete_tasks(parts, [task.id])
     assert count(parts.db, Chunk) == 0
-
-
-# Bodies and rejections.
 
 
 def test_old_bodies_go_and_what_is_known_of_them_stays(parts: Services, host: Site) -> None:

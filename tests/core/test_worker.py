@@ -40,40 +40,29 @@ class Work:
         self.lost: list[Job] = []
         self.failures: list[tuple[str, bool]] = []
         self.error: Exception | None = None
+        self.at_once = 0
         self.most_at_once = 0
-        self._at_once = 0
         self._gate = gate
         self._lock = threading.Lock()
         self.handler = Handler(self._run, lost=self._take_over, failed=self._fail)
 
-    @property
-    def at_once(self) -> int:
+    def _run(self, _services: Services, job: Job) -> Conclusion:
         with self._lock:
-            return self._at_once
-
-    def _run(self, services: Services, job: Job) -> Conclusion:
-        del services
-        with self._lock:
-            self._at_once += 1
-            self.most_at_once = max(self.most_at_once, self._at_once)
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
             self.ran.append(job)
         if self._gate:
             assert self._gate.wait(PATIENCE)
         with self._lock:
-            self._at_once -= 1
+            self.at_once -= 1
         if self.error:
             raise self.error
-        return self._conclude
+        return lambda session: session.add(Audit(actor="worker", action="concluded"))
 
-    def _take_over(self, services: Services, job: Job) -> None:
-        del services
+    def _take_over(self, _services: Services, job: Job) -> None:
         self.lost.append(job)
 
-    def _conclude(self, session: Session) -> None:
-        session.add(Audit(actor="worker", action="concluded"))
-
-    def _fail(self, session: Session, job: Job, error: BaseException, final: bool) -> None:
-        del job
+    def _fail(self, session: Session, _job: Job, error: BaseException, final: bool) -> None:
         self.failures.append((str(error), final))
         session.add(Audit(actor="worker", action="failed"))
 
@@ -166,37 +155,32 @@ def test_on_postgresql_a_notification_wakes_the_worker_long_before_it_would_look
     assert statistics.median(latencies) < 0.4
 
 
-def test_a_job_that_failed_is_tried_again(sqlite_parts: Services) -> None:
-    work = Work()
-    work.error = ValueError("not yet")
-    enqueue(sqlite_parts, New(Kind.INGEST))
-    with working(sqlite_parts, work):
-        eventually(lambda: rows(sqlite_parts)[0].failures == 1)
-        assert rows(sqlite_parts)[0].last_error == "ValueError: not yet"
-        assert work.failures == [("not yet", False)]
-        work.error = None
-        change(sqlite_parts, due_at=db_now())
-        eventually(lambda: not rows(sqlite_parts))
-
-    assert len(work.ran) == 2
-    assert audits(sqlite_parts) == ["failed", "concluded"]
-
-
 @pytest.mark.parametrize(
-    ("error", "failures"), [(ImageError("no image"), 0), (ValueError("the last time"), 9)]
+    ("error", "failures", "again"),
+    [
+        (ValueError("not yet"), 0, True),
+        (ImageError("no image"), 0, False),
+        (ValueError("the last time"), 9, False),
+    ],
 )
-def test_a_job_is_given_up_when_trying_again_is_no_use(
-    sqlite_parts: Services, error: Exception, failures: int
+def test_a_job_that_failed_is_tried_again_unless_that_is_no_use(
+    sqlite_parts: Services, error: Exception, failures: int, again: bool
 ) -> None:
     work = Work()
     work.error = error
     enqueue(sqlite_parts, New(Kind.INGEST, delay=3600))
     change(sqlite_parts, failures=failures, due_at=db_now())
     with working(sqlite_parts, work):
+        eventually(lambda: work.failures)
+        assert work.failures == [(str(error), not again)]
+        if again:
+            eventually(lambda: rows(sqlite_parts)[0].last_error == "ValueError: not yet")
+            assert rows(sqlite_parts)[0].failures == 1
+            work.error = None
+            change(sqlite_parts, due_at=db_now())
         eventually(lambda: not rows(sqlite_parts))
 
-    assert work.failures == [(str(error), True)]
-    assert audits(sqlite_parts) == ["failed"]
+    assert audits(sqlite_parts) == ["failed", "concluded"][: 1 + again]
 
 
 def test_a_heartbeat_keeps_a_job_for_longer_than_its_lease(
