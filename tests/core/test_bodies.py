@@ -16,7 +16,6 @@ from app import bodies
 from app.bodies import CHUNK_BYTES, INLINE_BYTES, SKELETON_BYTES, Place
 from app.errors import ImageError, InvalidResultError
 from app.services import Services
-from tests.factories import callbacks_of, make_task, success, take, take_large
 
 BASE64 = ascii_letters + digits + "+/"
 MANY = 100
@@ -269,18 +268,3 @@ def test_a_part_is_read_across_chunks(sqlite_parts: Services, start: int, length
     with sqlite_parts.db.reading() as session:
         pieces = bodies.read_chunks(session, body.id, Place(start, length))
         assert b"".join(pieces) == data[start : start + length]
-
-
-def test_a_callbacks_body_is_read_from_wherever_it_is(parts: Services) -> None:
-    small_task, large_task = make_task(parts), make_task(parts)
-    small, large = success(), success(note="x" * INLINE_BYTES)
-    take(parts, small_task, small)
-    take_large(parts, large_task, large)
-
-    for task, payload in ((small_task, small), (large_task, large)):
-        (callback,) = callbacks_of(parts, task)
-        with parts.db.reading() as session:
-            body = b"".join(bodies.read_body(session, callback.id))
-            part = b"".join(bodies.read_body(session, callback.id, Place(2, 7)))
-        assert json.loads(body) == payload
-        assert part == b"success"

@@ -125,6 +125,7 @@ def test_an_accepted_submission_is_submitted(linked: Services, acedata: Site) ->
         "trace_id": str(task.id),
     }
     assert asked.headers["Authorization"] == "Bearer our key at acedata"
+    assert asked.headers["Content-Type"] == asked.headers["Accept"] == "application/json"
     submitted = get_task(linked, task.id)
     assert (submitted.status, submitted.provider_task_id) == (TaskStatus.SUBMITTED, "theirs")
     assert (submitted.submitted_at is not None, submitted.submitting_at) == (True, None)

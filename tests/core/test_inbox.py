@@ -33,7 +33,6 @@ from app.services import Services
 from tests.core.conftest import at_once, count
 from tests.core.sites import PATIENCE
 from tests.factories import (
-    body_of,
     callbacks_of,
     due_kinds,
     eventually,
@@ -125,19 +124,6 @@ def test_a_success_is_stored_and_its_reading_enqueued_with_the_task_moved(parts:
     assert due_kinds(parts) == ["submit", "ingest"]
 
 
-def test_the_same_body_again_is_only_counted_but_not_for_another_task(parts: Services) -> None:
-    task, another = make_task(parts), make_task(parts)
-    payload = success()
-    assert take(parts, task, payload) is ACCEPTED
-    assert [take(parts, task, payload) for _ in range(3)] == [DUPLICATE] * 3
-    assert take(parts, another, payload) is ACCEPTED
-
-    (callback,) = callbacks_of(parts, task)
-    assert callback.duplicates == 3
-    assert due_kinds(parts) == ["submit", "submit", "ingest", "ingest"]
-    assert timeline(parts, task) == ["created", "received"]
-
-
 @pytest.mark.parametrize(
     ("status", "payload", "outcome", "then"),
     [
@@ -173,26 +159,6 @@ def test_what_a_result_does_depends_on_what_was_there(
     assert (timeline(sqlite_parts, task)[-1] == "conflict") == (outcome is CONFLICT)
     read = then is TaskStatus.RECEIVED and outcome is ACCEPTED
     assert ("ingest" in due_kinds(sqlite_parts)) == read
-
-
-def test_a_failure_is_told_until_a_late_success_clears_it_away(parts: Services) -> None:
-    task = make_task(parts)
-    assert take(parts, task, failure("forbidden", "not nice")) is ACCEPTED
-
-    task = get_task(parts, task.id)
-    assert (task.error_code, task.error_message, task.error_status) == (
-        "forbidden",
-        "not nice",
-        403,
-    )
-    assert task.finished_at is not None
-    assert timeline(parts, task) == ["created", "failed"]
-    assert due_kinds(parts) == ["submit"]
-
-    take(parts, task, success())
-    task = get_task(parts, task.id)
-    assert (task.error_code, task.error_message, task.error_status) == (None, None, None)
-    assert task.finished_at is None
 
 
 def test_several_bodies_for_one_task_in_a_batch_are_judged_in_their_order(
@@ -263,18 +229,6 @@ def test_an_early_body_with_another_tasks_id_is_refused(parts: Services) -> None
     for task in (first, third):
         assert get_task(parts, task.id).status is TaskStatus.QUEUED
         assert get_task(parts, task.id).provider_task_id is None
-
-
-def test_a_body_that_was_refused_is_kept_with_its_reason_and_counted(parts: Services) -> None:
-    task = make_task(parts)
-    for _ in range(3):
-        taken = take_all(parts, refused(task, body_of(b"not JSON")))
-        assert taken == [Taken(REJECTED, "the reason")]
-
-    (callback,) = callbacks_of(parts, task)
-    assert (callback.verdict, callback.reason) == (Verdict.REJECTED, "the reason")
-    assert (callback.body, callback.duplicates) == (b"not JSON", 2)
-    assert get_task(parts, task.id).status is TaskStatus.QUEUED
 
 
 @pytest.mark.parametrize("size", [512, 2**31, 2**63, 10**30])

@@ -12,7 +12,6 @@ from app.providers.base import (
     Accepted,
     Answered,
     Credentials,
-    Edit,
     Found,
     Submission,
     Unknown,
@@ -42,26 +41,6 @@ def refused(payload: object, status: int, **headers: str) -> ProviderError:
 
 def envelope(code: str, message: str = "the reason") -> dict[str, Any]:
     return {"error": {"code": code, "message": message}, "trace_id": "t"}
-
-
-def test_a_submission_has_the_callers_fields_our_callback_url_and_our_id() -> None:
-    fields = {"image": ["https://a.test/1"], "prompt": "p", "seed": 7, "trace_id": "not ours"}
-    request = ACEDATA.submit_request(Edit(TASK_ID, fields, "https://us.test/callbacks/x"))
-
-    assert (request.method, request.url) == ("POST", "https://acedata.test/openai/images/edits")
-    assert request.headers == {
-        "Accept": "application/json",
-        "Authorization": "Bearer the key",
-        "Content-Type": "application/json",
-    }
-    assert isinstance(request.body, bytes)
-    assert json.loads(request.body) == {
-        "image": ["https://a.test/1"],
-        "prompt": "p",
-        "seed": 7,
-        "callback_url": "https://us.test/callbacks/x",
-        "trace_id": str(TASK_ID),
-    }
 
 
 def test_our_key_is_not_shown_and_without_one_no_authorization_is_sent() -> None:
@@ -238,19 +217,6 @@ def test_an_id_too_long_for_an_index_is_refused() -> None:
     assert ACEDATA.read_result(success(task_id="x" * 255)).provider_task_id == "x" * 255
 
 
-def test_a_lookup_asks_for_all_at_once_by_our_ids() -> None:
-    request = ACEDATA.lookup_request([TASK_ID, OTHER_ID])
-
-    assert request.url == "https://acedata.test/openai/tasks"
-    assert request.headers["Authorization"] == "Bearer the key"
-    assert isinstance(request.body, bytes)
-    assert json.loads(request.body) == {
-        "action": "retrieve_batch",
-        "trace_ids": [str(TASK_ID), str(OTHER_ID)],
-        "limit": 2,
-    }
-
-
 def test_a_lookup_gives_what_the_provider_knows() -> None:
     result = success(task_id="a")
     items = [
@@ -267,15 +233,6 @@ def test_a_lookup_gives_what_the_provider_knows() -> None:
         TASK_ID: Found("a", json.dumps(result).encode()),
         OTHER_ID: Found("b", None),
     }
-
-
-@pytest.mark.parametrize(
-    ("payload", "status"),
-    [(b"", 200), ({}, 200), ({"items": {}}, 200), ({"items": []}, 500), (envelope("no"), 429)],
-)
-def test_a_lookup_that_does_not_say_is_an_error(payload: object, status: int) -> None:
-    with pytest.raises(ProviderError):
-        ACEDATA.read_lookup(response(payload, status))
 
 
 @pytest.mark.parametrize(

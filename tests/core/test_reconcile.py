@@ -92,7 +92,11 @@ def test_lost_callbacks_are_found_by_one_lookup(linked: Services, acedata: Site)
     ask(linked)
 
     (asked,) = acedata.asked(TASKS)
-    assert sorted(asked.json["trace_ids"]) == sorted(str(task.id) for task in tasks)
+    assert {**asked.json, "trace_ids": set(asked.json["trace_ids"])} == {
+        "action": "retrieve_batch",
+        "trace_ids": {str(task.id) for task in tasks},
+        "limit": 4,
+    }
     assert asked.headers["Authorization"] == "Bearer our key at acedata"
     done, failed = get_task(linked, done.id), get_task(linked, failed.id)
     assert (done.status, done.verification) == (TaskStatus.RECEIVED, Verification.CONFIRMED)
@@ -220,6 +224,8 @@ def test_an_unknown_outcome_is_told_within_three_minutes() -> None:
         Answer(200, b"<html>"),
         json_answer({"error": {"code": "too_many_requests", "message": "slowly"}}, 429),
         json_answer({}),
+        json_answer({"items": {}}),
+        json_answer({"items": []}, 500),
     ],
 )
 def test_an_answer_that_does_not_say_counts_for_nothing(

@@ -276,24 +276,6 @@ def test_a_conclusion_that_cannot_be_written_leaves_the_job_to_its_lease(
     assert (audits(sqlite_parts), work.failures) == ([], [])
 
 
-def test_a_worker_that_stops_finishes_what_it_began(
-    sqlite_parts: Services, gate: threading.Event
-) -> None:
-    parts = reconfigured(sqlite_parts, worker_concurrency=2)
-    work = Work(gate=gate)
-    enqueue(parts, *[New(Kind.INGEST)] * 30)
-    with working(parts, work) as worker:
-        eventually(lambda: work.at_once == 2)
-        worker.stop()
-        gate.set()
-        eventually(lambda: not worker_names(parts))
-
-    # Two that were running, and at most as many that were being claimed at that moment.
-    assert 2 <= len(work.ran) <= 4
-    assert audits(parts) == ["concluded"] * len(work.ran)
-    assert [row.lease_token for row in rows(parts)] == [None] * (30 - len(work.ran))
-
-
 def test_a_worker_that_cannot_wait_any_longer_gives_its_jobs_back(
     sqlite_parts: Services, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
