@@ -52,16 +52,20 @@ def test_a_setting_has_its_spellings(name: str, text: str, value: object) -> Non
     assert getattr(load(**{name.upper(): text}), name) == value
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "5 minutes", "1e3", "s", "infinity", "1,5"])
-def test_any_other_duration_is_refused(text: str) -> None:
-    rule = "expected a positive number of seconds, or one with ms, s, m, h or d"
-    assert problems(TASK_DEADLINE=text) == [f"TASK_DEADLINE={text!r}: {rule}"]
+DURATION = "a positive number of seconds, or one with ms, s, m, h or d"
+SIZE = "a positive number of bytes, or one with KiB, MiB or GiB"
 
 
-@pytest.mark.parametrize("text", ["0", "1.5MiB", "1MB", "1kib", "-3", "lots"])
-def test_any_other_size_is_refused(text: str) -> None:
-    rule = "expected a positive number of bytes, or one with KiB, MiB or GiB"
-    assert problems(MAX_IMAGE_BYTES=text) == [f"MAX_IMAGE_BYTES={text!r}: {rule}"]
+@pytest.mark.parametrize(
+    ("name", "texts", "rule"),
+    [
+        ("TASK_DEADLINE", ["0", "-1", "5 minutes", "1e3", "s", "infinity", "1,5"], DURATION),
+        ("MAX_IMAGE_BYTES", ["0", "1.5MiB", "1MB", "1kib", "-3", "lots"], SIZE),
+    ],
+)
+def test_any_other_duration_or_size_is_refused(name: str, texts: list[str], rule: str) -> None:
+    for text in texts:
+        assert problems(**{name: text}) == [f"{name}={text!r}: expected {rule}"]
 
 
 def test_private_hosts_are_hosts_with_a_port_or_ranges() -> None:
@@ -113,9 +117,11 @@ def test_a_public_url_must_be_one(url: str) -> None:
     assert problem.startswith(f"PUBLIC_URL={url!r}: ")
 
 
-def test_a_missing_public_url_is_refused() -> None:
+def test_a_public_url_and_a_secret_key_of_ones_own_are_needed() -> None:
     with pytest.raises(ConfigError, match=r"^PUBLIC_URL: missing; Where the provider and the"):
         config.load({"SECRET_KEY": REQUIRED["SECRET_KEY"]})
+    assert "5 characters, expected at least 22" in problems(SECRET_KEY="short")[0]
+    assert "still the example's" in problems(SECRET_KEY=config.EXAMPLE_SECRET_KEY)[0]
 
 
 def test_secrets_are_neither_shown_nor_repeated_in_errors() -> None:

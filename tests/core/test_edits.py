@@ -77,8 +77,28 @@ def test_a_subscriber_with_a_private_address_needs_our_leave(sqlite_parts: Servi
 
     allowed = Outbound([HostPort("inside.test", 8080)], resolve=resolve)
     edits.check_request(replace(sqlite_parts, outbound=allowed), body, "acedata")
-    with pytest.raises(InvalidFieldError, match=r"^provider: expected one of acedata, not 'nobo"):
-        edits.check_request(sqlite_parts, submission(provider="nobody"), "acedata")
+
+
+@pytest.mark.parametrize(
+    ("param", "value", "message"),
+    [
+        ("image", None, "image is missing"),
+        ("provider", "nobody", "provider: expected one of acedata, not 'nobody'"),
+        ("metadata", {"a": 1}, "metadata: expected an object of at most 16 names"),
+        ("async", "true", "async: expected true or false, not 'true'"),
+        ("callback_url", "not a url", "callback_url: The URL is refused: it has a space"),
+        ("callback_url", "ftp://a.test", "neither http nor https"),
+        ("callback_url", "http://10.0.0.1/", "its address is not public"),
+        ("size", "1x1", "size: expected auto or WIDTHxHEIGHT"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_value_and_rule(
+    sqlite_parts: Services, param: str, value: object, message: str
+) -> None:
+    with pytest.raises(InvalidFieldError) as caught:
+        edits.check_request(sqlite_parts, submission(**{param: value}), "acedata")
+    assert caught.value.param == param
+    assert message in str(caught.value)
 
 
 def test_our_fields_are_not_the_providers() -> None:

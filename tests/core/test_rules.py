@@ -79,28 +79,22 @@ def refusal(**fields: Any) -> InvalidFieldError:
 
 
 @pytest.mark.parametrize(
-    ("fields", "param", "message"),
+    ("fields", "message"),
     [
-        ({"prompt": "a", "n": 11}, "n", "n: expected a whole number from 1 to 10, not 11"),
-        ({"n": 1}, "prompt", "prompt is missing: expected text of 1 to 10 characters"),
+        ({"prompt": "a", "n": 11}, "n: expected a whole number from 1 to 10, not 11"),
+        ({"n": 1}, "prompt is missing: expected text of 1 to 10 characters"),
         # A model has its own rules beside the general ones.
         (
             {"prompt": "a", "n": 2, "model": "small"},
-            "n",
             "n: expected a whole number from 1 to 1, not 2",
         ),
-        (
-            {"prompt": "", "model": "small"},
-            "prompt",
-            "prompt: expected text of 1 to 10 characters, not ''",
-        ),
+        ({"prompt": "", "model": "small"}, "prompt: expected text of 1 to 10 characters, not ''"),
     ],
 )
-def test_a_refusal_names_field_value_and_rule(
-    fields: dict[str, Any], param: str, message: str
-) -> None:
+def test_a_refusal_names_field_value_and_rule(fields: dict[str, Any], message: str) -> None:
     error = refusal(**fields)
-    assert (error.param, error.code, str(error)) == (param, "bad_request", message)
+    assert (error.code, str(error)) == ("bad_request", message)
+    assert message.startswith(str(error.param))
 
 
 def test_a_long_value_is_cut_short_in_the_refusal() -> None:
