@@ -43,7 +43,10 @@ def test_two_settings_are_enough_and_an_empty_value_counts_as_none() -> None:
         ("max_image_bytes", "3 MiB", 3 * 2**20),
         ("max_image_bytes", "2GiB", 2**31),
         ("public_url", "https://postback.test/path/", "https://postback.test/path"),
-        ("secret_key_fallbacks", "one , two", ("one", "two")),
+        ("secret_key_fallbacks", f"{22 * 'a'} , {22 * 'b'}", (22 * "a", 22 * "b")),
+        ("log_level", "INFO", "info"),
+        ("task_deadline", "5000000d", 36_500 * 86_400),
+        ("retention_days", "1000000", 36_500),
         ("image_hosts", "a.test,*.b.test,", ("a.test", "*.b.test")),
         ("delivery_schedule", "5s, 1m 2h", (5, 60, 7200)),
     ],
@@ -86,6 +89,15 @@ def test_any_other_private_host_is_refused(text: str) -> None:
     assert repr(text) in problem
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("S3_BUCKET", "No Bucket!"), ("IMAGE_HOSTS", "http://a b/"), ("DELIVERY_SCHEDULE", ",")],
+)
+def test_what_cannot_be_meant_is_refused(name: str, text: str) -> None:
+    (problem,) = problems(**{name: text})
+    assert problem.startswith(f"{name}={text!r}: expected ")
+
+
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_every_spelling_of_postgresql_means_psycopg_3(scheme: str) -> None:
     loaded = load(DATABASE_URL=f"{scheme}://me:secret@host/name?sslmode=require")
@@ -95,7 +107,15 @@ def test_every_spelling_of_postgresql_means_psycopg_3(scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://host/name", "sqlite://", "sqlite:relative", "postgres://"]
+    "url",
+    [
+        "mysql://host/name",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:relative",
+        "postgres://",
+        "postgres://host:port/name",
+    ],
 )
 def test_any_other_database_is_refused_without_repeating_the_url(url: str) -> None:
     assert problems(DATABASE_URL=url) == [
@@ -110,7 +130,17 @@ def test_a_bucket_makes_storage_s3_and_s3_needs_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["postback.test", "ftp://postback.test", "https://", "http://[::1", "https://a.test?x=1"]
+    "url",
+    [
+        "postback.test",
+        "ftp://postback.test",
+        "https://",
+        "http://[::1",
+        "https://a.test?x=1",
+        "https://a.test:port",
+        "https://a.test:99999",
+        "https://a b",
+    ],
 )
 def test_a_public_url_must_be_one(url: str) -> None:
     (problem,) = problems(PUBLIC_URL=url)
@@ -122,6 +152,8 @@ def test_a_public_url_and_a_secret_key_of_ones_own_are_needed() -> None:
         config.load({"SECRET_KEY": REQUIRED["SECRET_KEY"]})
     assert "5 characters, expected at least 22" in problems(SECRET_KEY="short")[0]
     assert "still the example's" in problems(SECRET_KEY=config.EXAMPLE_SECRET_KEY)[0]
+    # Whoever guesses an old key forges as well as with the current one.
+    assert "SECRET_KEY_FALLBACKS: 5 characters" in problems(SECRET_KEY_FALLBACKS="short")[0]
 
 
 def test_secrets_are_neither_shown_nor_repeated_in_errors() -> None:
