@@ -8,6 +8,15 @@ callback waits for nobody.
 from app.inbox.answers import take_answer
 from app.inbox.ledger import read_through, take_in
 from app.inbox.threads import Inbox
-from app.inbox.values import Incoming, Outcome, Taken
+from app.inbox.values import BROKEN_TRANSFER, Incoming, Outcome, Taken
 
-__all__ = ["Inbox", "Incoming", "Outcome", "Taken", "read_through", "take_answer", "take_in"]
+__all__ = [
+    "BROKEN_TRANSFER",
+    "Inbox",
+    "Incoming",
+    "Outcome",
+    "Taken",
+    "read_through",
+    "take_answer",
+    "take_in",
+]

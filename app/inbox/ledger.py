@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from app.bulk import together
 from app.events import Fact, Happened
 from app.inbox import rows
 from app.inbox.rows import TaskState
-from app.inbox.values import Incoming, Outcome, Taken
+from app.inbox.values import BROKEN_TRANSFER, Incoming, Outcome, Taken
 from app.jobs import Kind
 from app.models import UNANSWERED, Callback, Source, TaskStatus, Verdict, Verification
 from app.providers.base import Result
@@ -66,7 +67,8 @@ class _Ledger:
         digests = {each.body.sha256 for each in batch if each.body.sha256}
         self._known = rows.known_bodies(session, self._tasks, digests)
         self._owners = rows.owners_of(session, self._new_names())
-        self._callbacks: list[dict[str, Any]] = []
+        self._callbacks: dict[UUID, dict[str, Any]] = {}
+        self._revised: list[dict[str, Any]] = []
         self._duplicates: Counter[UUID] = Counter()
         self._moves: dict[UUID, dict[str, Any]] = {}
         self._jobs: list[jobs.New] = []
@@ -75,10 +77,11 @@ class _Ledger:
     def settle(self) -> list[Taken]:
         """Judge everything, then write it."""
         taken = [self._take(incoming) for incoming in self._batch]
-        for callback in self._callbacks:
-            callback["duplicates"] = self._duplicates.pop(callback["id"], 0)
+        for id_, callback in self._callbacks.items():
+            callback["duplicates"] = self._duplicates.pop(id_, 0)
         with together(self._session):
-            rows.insert_callbacks(self._session, self._callbacks)
+            rows.insert_callbacks(self._session, list(self._callbacks.values()))
+            rows.revise_callbacks(self._session, self._revised)
             rows.count_duplicates(self._session, self._duplicates)
             self.write_changes()
         return taken
@@ -114,12 +117,40 @@ class _Ledger:
         seen = (incoming.task_id, incoming.body.sha256)
         if incoming.body.sha256 and seen in self._known:
             first, taken = self._known[seen]
+            if taken.outcome is Outcome.REJECTED and self._may_be_believed(incoming, taken):
+                return self._take_after_all(incoming, first)
             self._duplicates[first] += 1
             return taken.again()
         taken = self.judge(incoming)
         if taken.outcome is not Outcome.GONE:
-            self._callbacks.append(self._callback(incoming, taken))
+            self._callbacks[incoming.body.id] = self._callback(incoming, taken)
             self._known[seen] = incoming.body.id, taken
+        return taken
+
+    def _may_be_believed(self, incoming: Incoming, before: Taken) -> bool:
+        """Whether the bytes of a body that was refused before are no reason to refuse it now."""
+        task = self._tasks.get(incoming.task_id) if incoming.task_id else None
+        if task is None or incoming.reason is not None:
+            return False
+        if incoming.result is None:
+            # A large one: for anything but its transfer it was refused by who has read it.
+            return (before.reason or "").startswith(BROKEN_TRANSFER)
+        return self._foreign(task, incoming.result) is None
+
+    def _take_after_all(self, incoming: Incoming, first: UUID) -> Taken:
+        """Judge a body as the one with the id `first`, which was refused and has the same bytes."""
+        incoming = replace(incoming, body=replace(incoming.body, id=first))
+        taken = self.judge(incoming)
+        revised = {
+            "verdict": Verdict(taken.outcome),
+            "reason": None,
+            "checked": incoming.result is not None,
+        }
+        if first in self._callbacks:
+            self._callbacks[first] |= revised
+        else:
+            self._revised.append({"id": first, **revised})
+        self._known[incoming.task_id, incoming.body.sha256] = first, taken
         return taken
 
     def _foreign(self, task: TaskState, result: Result) -> str | None:

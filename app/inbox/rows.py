@@ -70,6 +70,11 @@ def insert_callbacks(session: Session, callbacks: list[dict[str, Any]]) -> None:
     insert_all(session, _CALLBACKS, callbacks)
 
 
+def revise_callbacks(session: Session, revised: list[dict[str, Any]]) -> None:
+    """Change what became of callbacks; each of `revised` has the callback's `id`."""
+    for_each(session, _CALLBACKS, revised, _revising)
+
+
 def count_duplicates(session: Session, counts: Counter[UUID]) -> None:
     """Add to the counts of the callbacks with these ids."""
     rows = [{"id": id_, "duplicates": count} for id_, count in counts.items()]
@@ -79,6 +84,11 @@ def count_duplicates(session: Session, counts: Counter[UUID]) -> None:
 def move_tasks(session: Session, moves: list[dict[str, Any]]) -> None:
     """Give tasks their results; each of `moves` has the task's `id` and its new values."""
     for_each(session, _TASKS, moves, _moving)
+
+
+def _revising(table: Table, given: Given) -> Update:
+    values = {name: value for name, value in given.items() if name != "id"}
+    return update(table).where(table.c.id == given["id"]).values(values)
 
 
 def _counting(table: Table, given: Given) -> Update:

@@ -9,6 +9,9 @@ from app.bodies import Body
 from app.models import Source
 from app.providers.base import Result
 
+# How the reason begins when a body was refused because it could not be inflated to its end.
+BROKEN_TRANSFER = "the compressed body is broken"
+
 
 class Outcome(StrEnum):
     """What became of one incoming body."""

@@ -14,6 +14,7 @@ from werkzeug.wrappers import Request
 
 from app.bodies import INLINE_BYTES
 from app.errors import UnavailableError
+from app.inbox import BROKEN_TRANSFER
 from app.web.envelope import HttpError
 
 PIECE_BYTES = 64 * 1024
@@ -75,7 +76,7 @@ def received(request: Request, limit: int, budget: Budget) -> Iterator[Received]
                     raise too_large(limit)
                 claim.grow_to(file.tell())
         except zlib.error as error:
-            problem = f"the compressed body is broken: {error}"
+            problem = f"{BROKEN_TRANSFER}: {error}"
         size = file.tell()
         file.seek(0)
         yield Received(file, size, digest.hexdigest(), problem)

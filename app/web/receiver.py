@@ -113,7 +113,7 @@ class Receiver:
             headers=_kept_headers(request),
         )
         taken = self._inbox.take(incoming)
-        if body.inline is None and taken.outcome is not Outcome.ACCEPTED:
+        if body.inline is None:
             self._delete_unowned(body)
         if taken.outcome is Outcome.GONE:
             raise HttpError("not_found", "no such callback URL")
@@ -135,7 +135,7 @@ class Receiver:
         return body
 
     def _delete_unowned(self, body: Body) -> None:
-        """A duplicate's chunks go; those of a rejected body are there to be read again."""
+        """The chunks of a body that was there already go; those of a rejected one may be read again."""
         with self._db.transaction() as session:
             if session.scalar(select(Callback.id).filter_by(id=body.id)) is None:
                 bodies.delete_chunks(session, [body.id])

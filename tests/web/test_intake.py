@@ -13,9 +13,10 @@ from werkzeug.test import TestResponse
 
 from app.bodies import INLINE_BYTES
 from app.errors import UnavailableError
+from app.jobs import Kind
 from app.models import Task
 from app.web.intake import READ_SECONDS, Budget
-from tests.factories import make_task, success
+from tests.factories import make_task, run_next, success
 from tests.web.sites import Site, error_of, json_of
 
 MIB = 2**20
@@ -274,3 +275,30 @@ def test_a_refused_body_gives_its_budget_back(site_with: Callable[..., Site]) ->
 
     body = json.dumps(success(padding=90 * 1024 * "x")).encode()
     assert site.post_back(task, body).status_code == 200
+
+
+@pytest.mark.parametrize("padding", ["", 70_000 * "x"], ids=["small", "large"])
+def test_a_transfer_that_broke_off_does_not_count_against_the_same_body_whole(
+    site: Site, padding: str
+) -> None:
+    task = make_task(site.parts)
+    body = json.dumps(success(padding=padding)).encode()
+    packed = gzip.compress(body)
+    # All of the body is there, and only the checksum after it is missing.
+    for _ in range(2):
+        assert site.post_back(task, packed[:-4], Content_Encoding="gzip").status_code == 422
+    assert site.look_up(task)["status"] == "queued"
+
+    answers = [json_of(site.post_back(task, body))["status"] for _ in range(2)]
+
+    assert answers == ["accepted", "duplicate"]
+    if padding:
+        run_next(site.parts, Kind.INGEST)
+    assert site.look_up(task)["status"] == "received"
+    (callback,) = site.callbacks()
+    assert (callback["verdict"], callback["reason"], callback["duplicates"]) == (
+        "accepted",
+        None,
+        2,
+    )
+    assert site.get(f"/v1/callbacks/{callback['id']}/body").data == body
