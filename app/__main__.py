@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import config as settings
 from app import db, demo, keys, logs, retention, services, serving
@@ -146,6 +147,10 @@ def run() -> None:
         sys.exit("Wrong settings:\n" + "\n".join(f"  {problem}" for problem in error.problems))
     except PostbackError as error:
         sys.exit(str(error))
+    except SQLAlchemyError as error:
+        if not db.is_outage(error):
+            raise
+        sys.exit(f"The database is away: {error.__cause__ or error}")
 
 
 if __name__ == "__main__":

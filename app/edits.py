@@ -44,6 +44,12 @@ OUR_RULES = Rules(
 )
 
 
+def known_fields(services: Services) -> set[str]:
+    """The fields that there are rules for; all others pass to the provider as they are."""
+    theirs = (provider.fields for provider in services.providers.values())
+    return set(OUR_RULES.fields).union(*theirs)
+
+
 def check_request(services: Services, body: Mapping[str, Any], default_provider: str) -> str:
     """The provider of a submission, every known field of which was found good.
 

@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.columns import db_now
-from app.errors import ConflictError, NotFoundError
+from app.errors import ConflictError, InvalidFieldError, NotFoundError
 from app.models import ApiKey, Audit, Scope
 from app.signing import Signing, new_api_key
 
@@ -16,7 +16,12 @@ LAST_USED = timedelta(minutes=1)
 
 
 def create(session: Session, signing: Signing, name: str, scopes: Collection[Scope]) -> str:
-    """A new key, which is shown this once.  Raises `ConflictError` when the name is taken."""
+    """A new key, which is shown this once.
+
+    Raises `InvalidFieldError` for a name that is blank, `ConflictError` for one that is taken.
+    """
+    if not name.strip():
+        raise InvalidFieldError("name", f"name: expected text that is not blank, not {name!r}")
     if session.scalar(select(ApiKey.id).filter_by(name=name, revoked_at=None)):
         raise ConflictError(f"an API key named {name!r} exists: revoke it first")
     api_key = new_api_key()

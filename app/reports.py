@@ -63,6 +63,14 @@ def find_task(session: Session, id_: str) -> Task:
     return task
 
 
+def task_id_of(session: Session, id_: str) -> UUID:
+    """Our id of a task, by ours or the provider's; the nil UUID, which no task has, for none."""
+    try:
+        return find_task(session, id_).id
+    except NotFoundError:
+        return UUID(int=0)
+
+
 def task_in_full(services: Services, session: Session, task: Task) -> Json:
     """All there is to say of one task."""
     mine = {"task_id": task.id}

@@ -5,6 +5,7 @@ or burden that one, never the worker.
 """
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ def inspect(file: BinaryIO, *, max_pixels: int) -> Facts:
     """Decode the image in `file`, a real file on disk, whole.
 
     Raises `ImageError` with code `not_an_image`, `too_many_pixels`, `too_many_frames`,
-    `truncated_image`, `image_too_large` or `undecodable`.
+    `truncated_image`, `image_too_large` or `undecodable`; the last is not permanent when it was the
+    machine's doing.
     """
     file.flush()
     limits = [str(max_pixels), str(MAX_FRAMES), str(THUMBNAIL_SIDE), str(CPU_SECONDS)]
@@ -52,7 +54,12 @@ def inspect(file: BinaryIO, *, max_pixels: int) -> Facts:
             command, stdin=file, capture_output=True, timeout=WALL_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        raise ImageError(f"not decoded in {WALL_SECONDS} s", code="undecodable") from None
+        raise ImageError(
+            f"not decoded in {WALL_SECONDS} s", code="undecodable", permanent=False
+        ) from None
+    if child.returncode == -signal.SIGKILL:
+        # The machine has run out of memory, maybe for others; the decoder's own limits end it otherwise.
+        raise ImageError("the decoder was killed", code="undecodable", permanent=False)
     line, _, thumbnail = child.stdout.partition(b"\n")
     if child.returncode != 0 or not line:
         raise ImageError(f"the decoder ended with {child.returncode}", code="undecodable")

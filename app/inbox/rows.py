@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, Table, Update, case, null, or_, select, update
+from sqlalchemy import Connection, Select, Table, Update, case, func, null, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.bulk import Given, among, for_each, insert_all
@@ -101,6 +101,8 @@ def _moving(table: Table, given: Given) -> Update:
     values = {name: value for name, value in given.items() if name != "id"}
     values |= {
         "received_at": db_now(),
+        # Who has a result has the request, whatever became of its answer.
+        "submitted_at": func.coalesce(table.c.submitted_at, db_now()),
         "finished_at": case((failed, db_now()), else_=null()),
         "ask_at": null(),
     }

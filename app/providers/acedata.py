@@ -4,7 +4,7 @@ The rules are those of its "OpenAI Images Edits API" document and of its publish
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from app.providers.base import (
 from app.providers.rules import (
     AnySize,
     Choice,
+    FileOnly,
     Flag,
     FreeSize,
     ImageUrls,
@@ -66,6 +67,11 @@ RULES = Rules(
         "background": Choice(("transparent", "opaque", "auto")),
         "output_format": Choice(("png", "jpeg", "webp")),
         "output_compression": Integer(0, 100),
+        "moderation": Text(200),
+        "user": Text(1000),
+        "size": Text(200),
+        # The provider takes it with files only.
+        "mask": FileOnly(),
         "input_fidelity": Choice(("high", "low")),
         "partial_images": Integer(0, 3),
         "response_format": Choice(("url", "b64_json")),
@@ -101,6 +107,7 @@ class AceData:
     """The protocol of Ace Data Cloud; see `base.Provider` for what each function is for."""
 
     name = "acedata"
+    fields: Collection[str] = RULES.fields.keys()
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
@@ -139,8 +146,8 @@ class AceData:
         """
         task_id = payload.get("task_id")
         provider_task_id = _id(task_id)
-        if provider_task_id is None and isinstance(task_id, str) and task_id:
-            raise InvalidResultError(f"task_id: longer than {MAX_ID_LENGTH} characters")
+        if provider_task_id is None and task_id not in (None, ""):
+            raise InvalidResultError(f"task_id: expected text of 1 to {MAX_ID_LENGTH} characters")
         if images := _images(payload):
             usage = payload.get("usage")
             return Result(
@@ -219,8 +226,10 @@ def _image(item: Any) -> ResultImage | None:
     prompt = item.get("revised_prompt")
     revised_prompt = prompt if isinstance(prompt, str) else None
     url, base64 = item.get("url"), item.get("b64_json")
-    if isinstance(url, str) and url.startswith(("http://", "https://", "data:", "body:")):
-        return ResultImage(url, revised_prompt)
+    if isinstance(url, str):
+        scheme, colon, rest = url.partition(":")
+        if scheme.lower() in {"http", "https", "data", "body"} and colon:
+            return ResultImage(f"{scheme.lower()}:{rest}", revised_prompt)
     if isinstance(base64, str) and base64:
         source = base64 if base64.startswith(("body:", "data:")) else f"data:;base64,{base64}"
         return ResultImage(source, revised_prompt)

@@ -1,6 +1,6 @@
 """What all providers have in common: the values that go in and come out of their pure functions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
@@ -76,6 +76,10 @@ class Provider(Protocol):
     """The protocol of one provider, as pure functions over HTTP messages."""
 
     name: str
+
+    @property
+    def fields(self) -> Collection[str]:
+        """The names of the fields that it has rules for."""
 
     def check(self, fields: Mapping[str, Any]) -> None:
         """Raise `InvalidFieldError` for the first of `fields` that the provider would refuse."""

@@ -137,6 +137,19 @@ class ImageUrls:
 
 
 @dataclass(frozen=True)
+class FileOnly:
+    """A file of a form: nothing that JSON could say."""
+
+    def allows(self, value: Any) -> bool:
+        """Whether `value` is one."""
+        del value
+        return False
+
+    def __str__(self) -> str:
+        return "a file, in a form"
+
+
+@dataclass(frozen=True)
 class Labels:
     """An object of at most `most` names, with strings of at most `longest` characters."""
 

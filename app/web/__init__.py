@@ -13,6 +13,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.config import Config
+from app.errors import StorageError
 from app.services import Services
 from app.web import auth, failures, health, lookups, metrics, pages, pictures, submissions
 from app.web.middleware import observed
@@ -27,6 +28,7 @@ THREADS = 256
 # How many threads are kept free of requests that wait, for callbacks and lookups.
 FREE_THREADS = 26
 SESSION_HOURS = 12
+FORM_BYTES = 64 * 1024
 
 
 def application(services: Services) -> "WSGIApplication":
@@ -77,7 +79,8 @@ def _settings(config: Config) -> dict[str, object]:
         # As long as the session: a form that was left open over lunch still works.
         "WTF_CSRF_TIME_LIMIT": None,
         "PUBLIC_URL": config.public_url,
-        "MAX_CONTENT_LENGTH": config.max_upload_bytes,
+        # Anybody may send the form of signing in; what may be larger says so itself.
+        "MAX_CONTENT_LENGTH": FORM_BYTES,
     }
 
 
@@ -95,19 +98,24 @@ def _limit_rates(app: Flask, config: Config) -> None:
 
 
 def _page_policy(services: Services) -> Callable[[Response], Response]:
-    images = "'self'"
-    if address := services.storage.address("any"):
-        parts = urlsplit(address)
-        images += f" {parts.scheme}://{parts.netloc}"
-    policy = (
-        f"default-src 'none'; img-src {images}; style-src 'self'; script-src 'self'; "
-        "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-    )
-
     def add(response: Response) -> Response:
         if response.mimetype == "text/html":
+            policy = (
+                f"default-src 'none'; img-src 'self'{_image_origin(services)}; style-src 'self'; "
+                "script-src 'self'; connect-src 'self'; form-action 'self'; "
+                "frame-ancestors 'none'; base-uri 'none'"
+            )
             response.headers.setdefault("Content-Security-Policy", policy)
             response.headers.setdefault("Cache-Control", "no-store")
         return response
 
     return add
+
+
+def _image_origin(services: Services) -> str:
+    """Where images redirect to, if not to here, after a blank."""
+    try:
+        parts = urlsplit(services.storage.address("any") or "")
+    except StorageError:
+        return ""
+    return f" {parts.scheme}://{parts.netloc}" if parts.netloc else ""

@@ -42,12 +42,12 @@ def tasks() -> ResponseReturnValue:
 @requires(Scope.READ)
 def callbacks() -> ResponseReturnValue:
     """A page of callbacks, the newest first; `verdict=rejected` is the rejection log."""
-    wanted = CallbackFilter(
-        verdict=parameters.word("verdict", Verdict),
-        task_id=parameters.uuid("task_id"),
-        created_after=parameters.time("created_after"),
-    )
+    verdict = parameters.word("verdict", Verdict)
+    created_after = parameters.time("created_after")
+    task_id = parameters.text("task_id")
     with services().db.reading() as session:
+        ours = reports.task_id_of(session, task_id) if task_id else None
+        wanted = CallbackFilter(verdict=verdict, task_id=ours, created_after=created_after)
         items, following = reports.list_callbacks(
             session, wanted, limit=parameters.limit(), before=parameters.uuid("cursor")
         )

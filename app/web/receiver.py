@@ -96,8 +96,11 @@ class Receiver:
             raise HttpError("not_found", "no such callback URL") from None
 
     def _require_task(self, request: Request, token: CallbackToken) -> None:
-        if self._inbox.provider_of(token.task_id) != token.provider:
-            self._reject(request, f"task {token.task_id} is gone")
+        provider = self._inbox.provider_of(token.task_id)
+        if provider != token.provider:
+            gone = f"task {token.task_id} is gone"
+            other = f"task {token.task_id} is not {token.provider}'s"
+            self._reject(request, other if provider else gone)
             raise HttpError("not_found", "no such callback URL")
 
     def _store(self, request: Request, token: CallbackToken, received_: Received) -> Response:

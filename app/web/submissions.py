@@ -26,9 +26,15 @@ bp = Blueprint("submissions", __name__)
 @requires(Scope.SUBMIT)
 def submit() -> ResponseReturnValue:
     """Store the edit and answer: at once for `async` and `callback_url`, else with the result."""
-    # A field that is null is one that is not there.
-    body = {name: value for name, value in parameters.json_object().items() if value is not None}
     parts = services()
+    request.max_content_length = parts.config.max_upload_bytes
+    known = edits.known_fields(parts)
+    # A known field that is null is one that is not there.
+    body = {
+        name: value
+        for name, value in parameters.json_object().items()
+        if value is not None or name not in known
+    }
     default = "agcloud" if request.path == "/v1/image/edits" else parts.config.default_provider
     provider = edits.check_request(parts, body, default)
     if body.get("async") or "callback_url" in body:

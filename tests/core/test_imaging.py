@@ -6,7 +6,9 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -218,3 +220,21 @@ def test_an_image_that_takes_more_memory_than_allowed_is_refused(large: Path) ->
             [*limited, "25000000", "200", "480", "60"], stdin=file
         )
     assert json.loads(output)["error"] == "image_too_large"
+
+
+def test_a_decoder_that_the_machine_kills_is_no_fault_of_the_image(large: Path) -> None:
+    def decoders() -> list[psutil.Process]:
+        children = psutil.Process().children()
+        return [child for child in children if "decode.py" in " ".join(child.cmdline())]
+
+    def kill() -> None:
+        while not (found := decoders()):
+            time.sleep(0.01)
+        found[0].kill()
+
+    with large.open("rb") as file, ThreadPoolExecutor() as pool:
+        killing = pool.submit(kill)
+        with pytest.raises(ImageError, match="killed") as caught:
+            imaging.inspect(file, max_pixels=25_000_000)
+        killing.result()
+    assert not caught.value.permanent

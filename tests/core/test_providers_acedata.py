@@ -132,6 +132,7 @@ def test_retry_after_is_seconds_or_a_time_within_reason(value: str, seconds: flo
     [
         (success("https://a.test/1", "http://a.test/2"), ["https://a.test/1", "http://a.test/2"]),
         ({"image_url": "https://a.test/1"}, ["https://a.test/1"]),
+        ({"image_url": "HTTPS://a.test/1"}, ["https://a.test/1"]),
         ({"image_url": ["https://a.test/1", None, "https://a.test/2"]}, 2),
         ({"data": [], "image_url": "https://a.test/1"}, ["https://a.test/1"]),
         ({"data": [{"b64_json": "QUJD"}]}, ["data:;base64,QUJD"]),
@@ -161,7 +162,7 @@ def test_a_result_says_its_id_prompts_and_usage_as_far_as_it_has_them() -> None:
     assert (result.provider_task_id, result.usage) == ("a", {"input_tokens": 775})
     assert result.images[0].revised_prompt == "better"
 
-    for task_id in (None, "", 5, ["a"]):
+    for task_id in (None, ""):
         result = ACEDATA.read_result(success(task_id=task_id, usage="none", trace_id=1))
         assert (result.provider_task_id, result.usage) == (None, None)
 
@@ -210,10 +211,14 @@ def test_neither_result_nor_error_is_refused(payload: dict[str, Any]) -> None:
         ACEDATA.read_result(payload)
 
 
-def test_an_id_too_long_for_an_index_is_refused() -> None:
-    # PostgreSQL could not store it, and that looked as if the database were away.
-    with pytest.raises(InvalidResultError, match=r"^task_id: longer than 255 characters$"):
-        ACEDATA.read_result(success(task_id="x" * 256))
+# PostgreSQL could not store a longer one, and that looked as if the database were away.
+@pytest.mark.parametrize("task_id", ["x" * 256, 5, 0, ["a"], {}])
+def test_an_id_that_is_none_is_refused(task_id: object) -> None:
+    with pytest.raises(InvalidResultError, match=r"^task_id: expected text of 1 to 255 characters"):
+        ACEDATA.read_result(success(task_id=task_id))
+
+
+def test_the_longest_id_is_taken() -> None:
     assert ACEDATA.read_result(success(task_id="x" * 255)).provider_task_id == "x" * 255
 
 

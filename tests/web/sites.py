@@ -56,7 +56,7 @@ class Site:
         """The API key with just these scopes."""
         if scopes not in self._keys:
             with self.parts.db.transaction() as session:
-                name = "+".join(scopes)
+                name = "+".join(scopes) or "no scope"
                 self._keys[scopes] = keys.create(session, self.parts.signing, name, scopes)
         return self._keys[scopes]
 

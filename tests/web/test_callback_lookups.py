@@ -54,7 +54,7 @@ def test_pages_of_callbacks_follow_each_other(sqlite_site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [{"verdict": "duplicate"}, {"task_id": "x"}, {"created_after": "x"}, {"limit": "x"}]
+    "query", [{"verdict": "duplicate"}, {"created_after": "x"}, {"limit": "x"}]
 )
 def test_a_wrong_parameter_of_callbacks_is_named(sqlite_site: Site, query: dict[str, str]) -> None:
     (param,) = query

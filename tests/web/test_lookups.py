@@ -95,12 +95,13 @@ def test_times_are_utc_with_milliseconds(site: Site) -> None:
     task = make_task(site.parts)
     site.post_back(task, failure())
     seen = site.look_up(task)
-    times = [seen["created_at"], seen["received_at"], seen["finished_at"]]
+    assert json_of(site.get(f"/v1/tasks/{make_task(site.parts).id}"))["submitted_at"] is None
+    names = ("created_at", "submitted_at", "received_at", "finished_at")
+    times = [seen[name] for name in names]
     times += [entry["at"] for entry in seen["timeline"]]
     times += [callback["received_at"] for callback in seen["callbacks"]]
 
     assert all(TIME.fullmatch(at) for at in times)
-    assert seen["submitted_at"] is None
     now = datetime.now(UTC)
     assert all(abs(datetime.fromisoformat(at) - now) < timedelta(seconds=30) for at in times)
 

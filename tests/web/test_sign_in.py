@@ -156,3 +156,8 @@ def test_an_api_key_opens_no_page(sqlite_site: Site) -> None:
 
 def test_a_session_opens_nothing_of_the_api(viewer: Browser) -> None:
     assert viewer.get("/v1/tasks").status_code == 401
+
+
+def test_a_stranger_may_not_send_much_to_the_form(sqlite_site: Site) -> None:
+    form = {"api_key": 100_000 * "x"}
+    assert sqlite_site.client.post("/login", data=form).status_code == 413
