@@ -1,5 +1,6 @@
 """What the conformance suite runs against: a driver, and a way to look behind its back."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from app import config, storage
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+MIB = 2**20
+ROOT = Path(__file__).parents[2]
 
 _SERVICE = {"PUBLIC_URL": "http://127.0.0.1:8000", "SECRET_KEY": "a secret key for tests only"}
 
@@ -34,6 +38,17 @@ class Target(Protocol):
 def build(environ: Mapping[str, str]) -> storage.Storage:
     """The driver for these settings."""
     return storage.build(config.load({**_SERVICE, **environ}))
+
+
+def put(driver: storage.Storage, key: str, data: bytes = b"bytes") -> None:
+    """Store `data`, or any bytes, as an image."""
+    driver.put(key, io.BytesIO(data), "image/png")
+
+
+def read(driver: storage.Storage, key: str) -> bytes:
+    """All of an object."""
+    with driver.open(key) as file:
+        return file.read()
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """What only the local driver does: folders, full disks, and files that killed processes leave."""
 
-import io
 import os
 import shutil
 import subprocess
@@ -14,19 +13,9 @@ import pytest
 
 from app.errors import MissingObjectError, StorageError
 from app.storage.local import LocalStorage
-from tests.storage.targets import LocalTarget
+from tests.storage.targets import ROOT, LocalTarget, put, read
 
-ROOT = Path(__file__).parents[2]
 DAY_SECONDS = 86400
-
-
-def put(storage: LocalStorage, key: str, data: bytes = b"bytes") -> None:
-    storage.put(key, io.BytesIO(data), "image/png")
-
-
-def read(storage: LocalStorage, key: str) -> bytes:
-    with storage.open(key) as file:
-        return file.read()
 
 
 @pytest.fixture
@@ -126,26 +115,24 @@ def test_a_disk_that_cannot_be_read_is_storages_fault(folder: Path, storage: Loc
             file.read(size)
 
 
-def test_files_are_for_their_owner_only(folder: Path, storage: LocalStorage) -> None:
-    put(storage, "task/0")
+def test_files_are_for_their_owner_only_and_have_a_descriptor(
+    folder: Path, storage: LocalStorage
+) -> None:
+    put(storage, "task/0", b"0123456789")
+    with storage.open("task/0") as file:
+        assert (file.seek(4), file.read(2)) == (4, b"45")
+        assert os.fstat(file.fileno()).st_size == 10
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "task").stat().st_mode & 0o777 == 0o700
     assert (folder / "task" / "0").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_file_can_seek_and_has_a_descriptor(storage: LocalStorage) -> None:
-    put(storage, "key", b"0123456789")
-    with storage.open("key") as file:
-        assert file.seek(0, os.SEEK_END) == 10
-        assert file.seek(4) == 4
-        assert file.read(2) == b"45"
-        assert os.fstat(file.fileno()).st_size == 10
-
-
 def test_an_emptied_folder_goes_and_the_others_stay(folder: Path, storage: LocalStorage) -> None:
-    for key in ("a/b/0", "a/1", "c/d/0"):
+    # As many as a large purge has, most of which are missing.
+    keys = [f"{number // 4}/{number % 4}" for number in range(1200)]
+    for key in ("a/b/0", "a/1", "c/d/0", *keys[::10]):
         put(storage, key)
-    storage.delete(["a/b/0", "c/d/0"])
+    storage.delete(iter(["a/b/0", "c/d/0", *keys]))
     assert sorted(path.name for path in folder.iterdir()) == [".partial", "a"]
     assert [path.name for path in (folder / "a").iterdir()] == ["1"]
     storage.delete(["a/1"])
@@ -170,16 +157,6 @@ def test_a_folder_that_is_removed_just_now_is_made_again(storage: LocalStorage) 
             done.set()
         for removal in removals:
             removal.result()
-
-
-def test_delete_takes_as_many_keys_as_a_large_purge_has(
-    folder: Path, storage: LocalStorage
-) -> None:
-    keys = [f"{number // 4}/{number % 4}" for number in range(1200)]
-    for key in keys[::10]:
-        put(storage, key)
-    storage.delete(iter(keys))
-    assert [path.name for path in folder.iterdir()] == [".partial"]
 
 
 def test_what_a_dead_process_left_is_deleted_after_a_day(
