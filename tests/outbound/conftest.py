@@ -12,6 +12,7 @@ import pytest
 
 from app.config import HostPort
 from app.outbound import Outbound
+from tests.outbound.calls import LOOPBACK
 
 Network = IPv4Network | IPv6Network
 Handler = Callable[[socket.socket, bytes], None]
@@ -72,7 +73,7 @@ def serve(stopping: Event, heard: list[bytes]) -> Iterator[Callable[..., int]]:
 @pytest.fixture
 def outbound() -> Outbound:
     """A way out that may reach loopback, where every name leads."""
-    return Outbound([IPv4Network("127.0.0.0/8")], resolve=lambda _: ["127.0.0.1"])
+    return Outbound([LOOPBACK], resolve=lambda _: ["127.0.0.1"])
 
 
 @pytest.fixture

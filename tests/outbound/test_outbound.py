@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network
 from queue import Queue
@@ -10,26 +10,17 @@ from queue import Queue
 import pytest
 
 from app.config import HostPort
-from app.errors import BlockedAddressError, NotSentError, OutboundError
-from app.outbound import Limits, Outbound
+from app.errors import BlockedAddressError, OutboundError
+from app.outbound import Outbound
 from app.wire import Request
-
-Serve = Callable[..., int]
-
-LIMITS = Limits(connect=5, read=5, total=8, bytes=2**20)
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+from tests.outbound.calls import LIMITS, LOOPBACK, OK, Serve, call, failing, get, post
 
 
 def test_a_call_says_what_is_asked_for_and_little_else(
     serve: Serve, outbound: Outbound, heard: list[bytes]
 ) -> None:
     port = serve(OK)
-    outbound.call(Request("GET", f"http://a.test:{port}/p%2f/b\u00fc?q=%7e&r=a+b#f"), LIMITS)
+    call(outbound, get(port, "/p%2f/b\u00fc?q=%7e&r=a+b#f"))
     assert heard == [
         b"GET /p%2f/b%C3%BC?q=%7e&r=a+b HTTP/1.1\r\n"
         b"Host: a.test:" + str(port).encode() + b"\r\n"
@@ -44,7 +35,7 @@ def test_the_headers_that_are_given_replace_the_usual_ones(
     serve: Serve, outbound: Outbound, heard: list[bytes]
 ) -> None:
     headers = {"user-agent": "other", "ACCEPT-ENCODING": "gzip", "X-Key": "v\u00e4lue"}
-    outbound.call(Request("GET", f"http://a.test:{serve(OK)}/", headers), LIMITS)
+    call(outbound, get(serve(OK), headers=headers))
     assert b"user-agent: other\r\n" in heard[0]
     assert b"ACCEPT-ENCODING: gzip\r\n" in heard[0]
     assert b"X-Key: v\xe4lue\r\n" in heard[0]
@@ -59,27 +50,20 @@ def test_the_answer_comes_whole_with_its_header_names_in_lower_case(
         b"HTTP/1.1 418 Teapot\r\nX-Two: 1\r\nCONTENT-Type: a/b\r\nx-two: 2\r\n"
         b"Content-Length: 3\r\n\r\nbod and more than was announced"
     )
-    answer = outbound.call(Request("GET", f"http://a.test:{port}/"), LIMITS)
+    answer = call(outbound, get(port))
     assert answer.status == 418
     assert answer.headers == {"x-two": "1, 2", "content-type": "a/b", "content-length": "3"}
     assert answer.body == b"bod"
 
 
-@pytest.mark.parametrize("body", [b"", b"x", b"abc" * 100_000])
-def test_a_body_of_bytes_arrives_with_its_length(
-    body: bytes, serve: Serve, outbound: Outbound, heard: list[bytes]
+@pytest.mark.parametrize("body", [b"", b"x", b"abc" * 100_000, None])
+def test_a_body_of_bytes_or_none_arrives_with_its_length(
+    body: bytes | None, serve: Serve, outbound: Outbound, heard: list[bytes]
 ) -> None:
-    outbound.call(Request("POST", f"http://a.test:{serve(OK)}/", {}, body), LIMITS)
+    call(outbound, Request("POST", f"http://a.test:{serve(OK)}/", {}, body))
     head, _, received = heard[0].partition(b"\r\n\r\n")
-    assert received == body
-    assert head.count(b"Content-Length: %d" % len(body)) == 1
-
-
-def test_a_post_without_a_body_says_so(
-    serve: Serve, outbound: Outbound, heard: list[bytes]
-) -> None:
-    outbound.call(Request("POST", f"http://a.test:{serve(OK)}/"), LIMITS)
-    assert b"\r\nContent-Length: 0\r\n" in heard[0]
+    assert received == (body or b"")
+    assert head.count(b"\r\nContent-Length: %d" % len(body or b"")) == 1
 
 
 def test_a_streamed_body_arrives_in_full(
@@ -87,7 +71,7 @@ def test_a_streamed_body_arrives_in_full(
 ) -> None:
     pieces = [b"", b"a" * 200_000, b"b", b"", b"c" * 3]
     headers = {"content-length": "200004"}
-    outbound.call(Request("PUT", f"http://a.test:{serve(OK)}/", headers, iter(pieces)), LIMITS)
+    call(outbound, Request("PUT", f"http://a.test:{serve(OK)}/", headers, iter(pieces)))
     head, _, received = heard[0].partition(b"\r\n\r\n")
     assert received == b"".join(pieces)
     assert head.lower().count(b"\r\ncontent-length: 200004") == 1
@@ -111,10 +95,8 @@ def test_a_streamed_body_that_is_not_as_announced_counts_as_sent(
         received.put(message.partition(b"\r\n\r\n")[2])
 
     url = f"http://a.test:{serve(listen, whole=False)}/"
-    with pytest.raises(OutboundError, match="broke off") as caught:
-        outbound.call(Request("POST", url, {"Content-Length": "5"}, body), LIMITS)
-    assert caught.value.code == "connection_lost"
-    assert caught.value.sent
+    with failing("connection_lost", "broke off"):
+        call(outbound, Request("POST", url, {"Content-Length": "5"}, body))
     assert len(received.get(timeout=5)) < 5
 
 
@@ -152,8 +134,8 @@ def test_a_malformed_request_is_a_mistake_of_the_caller(
 
 @pytest.mark.parametrize("char", ["\r", "\n", "\x00", " ", "\t", "\\"])
 def test_a_url_cannot_write_a_second_request(char: str, outbound: Outbound) -> None:
-    with pytest.raises(BlockedAddressError):
-        outbound.call(Request("GET", f"http://a.test/{char}HTTP/1.1"), LIMITS)
+    with failing("blocked_address"):
+        call(outbound, get(80, f"/{char}HTTP/1.1"))
 
 
 def test_proxies_of_the_environment_are_not_used(
@@ -163,7 +145,7 @@ def test_proxies_of_the_environment_are_not_used(
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, proxy)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    assert outbound.call(Request("GET", f"http://a.test:{serve(OK)}/"), LIMITS).status == 200
+    assert call(outbound, get(serve(OK))).status == 200
     assert heard[0].startswith(b"GET / HTTP/1.1\r\n")
 
 
@@ -180,7 +162,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_connected_to(
     port = serve(OK)
     serve(b"HTTP/1.1 500 Inside\r\n\r\n", host="127.0.0.2", port=port)
     outbound = Outbound([IPv4Network("127.0.0.1/32")], resolve=rebinding)
-    assert outbound.call(Request("GET", f"http://a.test:{port}/"), LIMITS).status == 200
+    assert call(outbound, get(port)).status == 200
     assert asked == ["a.test"]
     assert len(heard) == 1
 
@@ -191,8 +173,8 @@ def test_nothing_is_sent_to_a_name_that_leads_inside_as_well(
     port = serve(OK)
     network = IPv4Network("127.0.0.1/32")
     outbound = Outbound([network], resolve=lambda _: ["127.0.0.1", "127.0.0.2"])
-    with pytest.raises(BlockedAddressError):
-        outbound.call(Request("POST", f"http://a.test:{port}/", {}, b"paid"), LIMITS)
+    with failing("blocked_address"):
+        call(outbound, post(port))
     assert heard == []
 
 
@@ -210,20 +192,15 @@ def test_a_private_host_is_reached_on_the_port_that_is_listed_and_on_no_other(
 
 def test_the_next_address_is_tried_when_one_takes_no_connection(serve: Serve) -> None:
     port = serve(OK, host="127.0.0.3")
-    outbound = Outbound(
-        [IPv4Network("127.0.0.0/8")], resolve=lambda _: ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
-    )
-    assert outbound.call(Request("GET", f"http://a.test:{port}/"), LIMITS).body == b"ok"
+    addresses = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+    outbound = Outbound([LOOPBACK], resolve=lambda _: addresses)
+    assert call(outbound, get(port)).body == b"ok"
 
 
 def test_a_connection_that_is_refused_is_not_sent(outbound: Outbound) -> None:
-    port = free_port()
-    with pytest.raises(NotSentError, match=rf"a\.test:{port} cannot be reached") as caught:
-        outbound.call(Request("POST", f"http://a.test:{port}/s3cret", {}, b"paid"), LIMITS)
-    assert caught.value.code == "unreachable"
-    assert not caught.value.sent
-    assert not caught.value.permanent
-    assert "s3cret" not in str(caught.value)
+    # Port 1 belongs to nobody here.
+    with failing("unreachable", r"a\.test:1 cannot be reached"):
+        call(outbound, post(1))
 
 
 def test_an_address_of_version_6_is_called_in_brackets(heard: list[bytes], serve: Serve) -> None:
@@ -246,8 +223,7 @@ def test_an_early_answer_is_read_although_the_body_could_not_be_sent(
         sock.shutdown(socket.SHUT_WR)
 
     port = serve(refuse, whole=False)
-    request = Request("POST", f"http://a.test:{port}/", {}, b"x" * 50_000_000)
-    answer = outbound.call(request, LIMITS)
+    answer = call(outbound, post(port, b"x" * 50_000_000))
     assert (answer.status, answer.body) == (413, b"big")
 
 
@@ -255,10 +231,8 @@ def test_a_server_that_hangs_up_on_the_body_may_have_had_enough_of_it(
     serve: Serve, outbound: Outbound
 ) -> None:
     port = serve(b"", whole=False)
-    with pytest.raises(OutboundError) as caught:
-        outbound.call(Request("POST", f"http://a.test:{port}/", {}, b"x" * 50_000_000), LIMITS)
-    assert caught.value.code == "connection_lost"
-    assert caught.value.sent
+    with failing("connection_lost"):
+        call(outbound, post(port, b"x" * 50_000_000))
 
 
 def test_calls_from_many_threads_keep_apart(serve: Serve, outbound: Outbound) -> None:
@@ -267,10 +241,9 @@ def test_calls_from_many_threads_keep_apart(serve: Serve, outbound: Outbound) ->
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
 
     port = serve(echo)
-    urls = [f"http://a.test:{port}/{number}" for number in range(100)]
     with ThreadPoolExecutor(16) as pool:
-        answers = pool.map(lambda url: outbound.call(Request("GET", url), LIMITS).body, urls)
-    assert list(answers) == [b"/%d" % number for number in range(100)]
+        bodies = pool.map(lambda n: call(outbound, get(port, f"/{n}")).body, range(100))
+    assert list(bodies) == [b"/%d" % number for number in range(100)]
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,11 @@ def test_a_url_that_can_be_read_in_two_ways_is_refused_wherever_it_leads(
     with pytest.raises(BlockedAddressError):
         leading_to(PUBLIC, allow_private=EVERYWHERE).check(url)
     assert asked == []
+    # What may be secret is not repeated.
+    with pytest.raises(BlockedAddressError) as caught:
+        Outbound().check(f"{url}/p4th?token=s3cret#fr4gment")
+    for secret in ("s3cret", "p4th", "fr4gment", "password", "user@"):
+        assert secret not in str(caught.value)
 
 
 @pytest.mark.parametrize(("url", "host"), ALLOWED_URLS)
@@ -157,14 +162,6 @@ def test_the_host_that_is_looked_up_is_the_one_that_is_meant(
 ) -> None:
     leading_to(PUBLIC).check(url)
     assert asked == [host]
-
-
-@pytest.mark.parametrize("url", REFUSED_URLS)
-def test_no_refusal_repeats_what_may_be_secret(url: str) -> None:
-    with pytest.raises(BlockedAddressError) as caught:
-        Outbound().check(f"{url}/p4th?token=s3cret#fr4gment")
-    for secret in ("s3cret", "p4th", "fr4gment", "password", "user@"):
-        assert secret not in str(caught.value)
 
 
 # What URLs are made of, and what parsers of URLs have stumbled over.
@@ -194,7 +191,7 @@ URLS = SPELLINGS | SPELLINGS.map("http://{}".format)
 @example("http://127.0.0.1/")
 @example("http://8.8.8.8/")
 @example("http://[2606:2800:21f::1]:80/")
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_no_url_gets_in_where_every_name_leads_to_loopback(url: str) -> None:
     asked: list[str] = []
 
@@ -218,7 +215,7 @@ NUMBERS = st.builds(str.format, SPELLED, st.integers(0, 300) | st.integers(0, 2*
 @given(st.lists(NUMBERS, min_size=1, max_size=5).map(".".join))
 @example("127.1")
 @example("8.8.8.8")
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_of_all_spellings_that_the_system_takes_for_an_address_one_is_allowed(host: str) -> None:
     try:
         Outbound(resolve=lambda _: [PUBLIC]).check(f"http://{host}/")
