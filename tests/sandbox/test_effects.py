@@ -1,7 +1,5 @@
 """Each effect does to the pixels what its name says."""
 
-from collections.abc import Callable
-
 import pytest
 from PIL import Image, ImageChops, ImageFilter, ImageOps, ImageStat
 
@@ -30,9 +28,7 @@ def same(one: Image.Image, other: Image.Image) -> bool:
     )
 
 
-@pytest.mark.parametrize(
-    "prompt", ["grayscale", "in black and white", "Make it GREY", "gray scale"]
-)
+@pytest.mark.parametrize("prompt", ["grayscale", "in black and white", "Make it GREY"])
 def test_grayscale_leaves_no_colour(photo: Image.Image, prompt: str) -> None:
     red, green, blue, _ = effects.apply(photo, prompt).split()
 
@@ -40,15 +36,13 @@ def test_grayscale_leaves_no_colour(photo: Image.Image, prompt: str) -> None:
     assert detail(effects.apply(photo, prompt)) == pytest.approx(detail(photo), rel=0.05)
 
 
-def test_sepia_is_brown_at_every_brightness(photo: Image.Image) -> None:
-    red, green, blue, _ = effects.apply(photo, "sepia").split()
+def test_sepia_is_brown_and_invert_turns_each_channel_round(photo: Image.Image) -> None:
+    sepia = effects.apply(photo, "sepia")
+    red, green, blue, _ = sepia.split()
 
     assert ImageChops.subtract(green, red).getbbox() is None
     assert ImageChops.subtract(blue, green).getbbox() is None
-    assert mean(effects.apply(photo, "sepia"))[0] > mean(effects.apply(photo, "sepia"))[2] + 30
-
-
-def test_invert_turns_each_channel_round(photo: Image.Image) -> None:
+    assert mean(sepia)[0] > mean(sepia)[2] + 30
     assert same(effects.apply(photo, "invert"), ImageChops.invert(photo.convert("RGB")))
 
 
@@ -58,44 +52,23 @@ def test_blur_takes_detail_away_and_sharpen_adds_it(photo: Image.Image) -> None:
     assert mean(effects.apply(photo, "blur")) == pytest.approx(mean(photo), abs=2)
 
 
-def test_pixelate_leaves_few_blocks_of_one_colour(photo: Image.Image) -> None:
+def test_pixelate_and_posterize_leave_few_colours(photo: Image.Image) -> None:
     colours = effects.apply(photo, "pixelate").getcolors(photo.width * photo.height)
-    before = photo.getcolors(photo.width * photo.height)
 
     assert colours
-    assert before
     assert len(colours) <= 51 * 34
-    assert len(colours) < len(before) / 10
+    levels = [band.getcolors() or [] for band in effects.apply(photo, "posterize").split()[:3]]
+    assert all(1 < len(level) <= 4 for level in levels)
 
 
-@pytest.mark.parametrize(
-    ("prompt", "moved"),
-    [
-        ("mirror", lambda size: ((0, 0), (size[0] - 1, 0))),
-        ("flip", lambda size: ((0, 0), (0, size[1] - 1))),
-        ("rotate", lambda size: ((0, 0), (size[1] - 1, 0))),
-    ],
-)
-def test_what_moves_pixels_puts_the_first_corner_elsewhere(
-    photo: Image.Image,
-    prompt: str,
-    moved: Callable[[tuple[int, int]], tuple[tuple[int, int], tuple[int, int]]],
-) -> None:
-    before, after = moved(photo.size)
-    changed = effects.apply(photo, prompt)
-
-    assert changed.getpixel(after) == photo.getpixel(before)
-    assert not same(changed, photo)
-
-
-def test_rotate_turns_the_shape(photo: Image.Image) -> None:
-    assert effects.apply(photo, "rotate it").size == (photo.height, photo.width)
-
-
-def test_posterize_leaves_four_levels_of_each_channel(photo: Image.Image) -> None:
-    image = effects.apply(photo, "posterize")
-
-    assert all(len(band.getcolors() or []) <= 4 for band in image.split()[:3])
+def test_what_moves_pixels_puts_the_first_corner_elsewhere(photo: Image.Image) -> None:
+    width, height = photo.size
+    corners = {"mirror": (width - 1, 0), "flip": (0, height - 1), "rotate it": (height - 1, 0)}
+    for prompt, corner in corners.items():
+        changed = effects.apply(photo, prompt)
+        assert changed.getpixel(corner) == photo.getpixel((0, 0))
+        assert not same(changed, photo)
+    assert effects.apply(photo, "rotate it").size == (height, width)
 
 
 def test_edges_are_bright_and_planes_are_dark(photo: Image.Image) -> None:
@@ -105,19 +78,14 @@ def test_edges_are_bright_and_planes_are_dark(photo: Image.Image) -> None:
     assert mean(effects.apply(photo, "edges"))[0] > 5
 
 
-def test_brighter_and_darker(photo: Image.Image) -> None:
-    assert sum(mean(effects.apply(photo, "brighter"))) > sum(mean(photo)) * 1.2
-    assert sum(mean(effects.apply(photo, "darker"))) < sum(mean(photo)) * 0.6
-
-
-@pytest.mark.parametrize(("colour", "channel"), [("red", 0), ("green", 1), ("blue", 2)])
-def test_a_colour_grows_and_the_others_shrink(
-    photo: Image.Image, colour: str, channel: int
-) -> None:
-    before, after = mean(photo), mean(effects.apply(photo, f"a {colour} cat"))
-
-    for number in range(3):
-        assert (after[number] > before[number]) == (number == channel)
+def test_brightness_and_colours_grow_and_shrink(photo: Image.Image) -> None:
+    before = mean(photo)
+    assert sum(mean(effects.apply(photo, "brighter"))) > sum(before) * 1.2
+    assert sum(mean(effects.apply(photo, "darker"))) < sum(before) * 0.6
+    for channel, colour in enumerate(("red", "green", "blue")):
+        after = mean(effects.apply(photo, f"a {colour} cat"))
+        grown = [new > old for new, old in zip(after, before, strict=True)]
+        assert grown == [number == channel for number in range(3)]
 
 
 def test_effects_come_in_the_order_of_their_names(photo: Image.Image) -> None:
@@ -138,21 +106,18 @@ def test_a_name_within_a_word_is_none(photo: Image.Image) -> None:
 
 
 def test_any_other_prompt_is_written_on_a_tinted_image(photo: Image.Image) -> None:
-    image = effects.apply(photo, "a dragon")
-    band, rest = (0, 260, 451, 300), (0, 0, 451, 240)
+    image, long = (
+        effects.apply(photo, text) for text in ("a dragon", "a dragon that flies " * 150)
+    )
+    rest = (0, 0, 451, 240)
 
     # White letters in the band, and nowhere else as much white.
-    assert _white(image.crop(band)) > 50
+    assert _white(image.crop((0, 260, 451, 300))) > 50
     assert _white(image.crop(rest)) == 0
     assert not same(image.crop(rest), photo.crop(rest))
-
-
-def test_captions_differ_and_long_ones_are_wrapped(photo: Image.Image) -> None:
-    long = effects.apply(photo, "a dragon that flies over the city " * 90)
-
-    assert not same(effects.apply(photo, "a dragon"), effects.apply(photo, "a knight"))
+    assert not same(image, effects.apply(photo, "a knight"))
+    # Three lines of a long one, and no more of it.
     assert _white(long.crop((0, 225, 451, 260))) > 50
-    # Three lines, and no more of it.
     assert _white(long.crop((0, 0, 451, 220))) == 0
 
 
@@ -162,11 +127,6 @@ def test_any_text_and_the_smallest_image_can_be_edited(prompt: str) -> None:
 
     assert effects.apply(dot, prompt).size == (1, 1)
     assert effects.apply(dot, f"{prompt} blur pixelate posterize").size == (1, 1)
-
-
-@pytest.mark.parametrize("prompt", ["sepia", "blur", "a dragon", "edges", "blue"])
-def test_the_same_input_gives_the_same_output(photo: Image.Image, prompt: str) -> None:
-    assert effects.apply(photo, prompt).tobytes() == effects.apply(photo, prompt).tobytes()
 
 
 def test_transparency_stays(photo: Image.Image) -> None:

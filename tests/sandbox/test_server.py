@@ -5,12 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import urllib3.exceptions
 import werkzeug.test
+from click.testing import CliRunner
 
 from app.outbound import Outbound
 from app.sandbox import Options, Sandbox
 from app.sandbox.acedata import Acedata
 from app.sandbox.application import Application
 from app.sandbox.callbacks import Courier
+from app.sandbox.cli import command
 from app.sandbox.gallery import Gallery
 from app.sandbox.ledger import Ledger
 from app.sandbox.parts import Parts
@@ -31,24 +33,15 @@ def test_who_waits_when_it_ends_is_cut_off() -> None:
         client.pool.clear()
 
 
-def test_its_port_is_free_afterwards() -> None:
+def test_a_port_in_use_is_explained_and_free_afterwards() -> None:
     with Sandbox(Options(port=0)) as first:
-        port = int(first.url.rpartition(":")[2])
-        with pytest.raises(OSError, match="in use"):
-            Sandbox(Options(port=port))
-    with Sandbox(Options(port=port)) as second:
+        port = first.url.rpartition(":")[2]
+        result = CliRunner().invoke(command, ["--port", port])
+        assert result.exit_code == 1
+        assert port in result.output
+        assert "in use" in result.output
+    with Sandbox(Options(port=int(port))) as second:
         assert second.url == first.url
-
-
-def test_two_know_nothing_of_each_other() -> None:
-    with Sandbox(Options(port=0, delay=0)) as one, Sandbox(Options(port=0, delay=0)) as other:
-        clients = Client(one.url), Client(other.url)
-        clients[0].submit(trace_id="mine")
-
-        assert clients[0].state()["submissions"] == {"mine": 1}
-        assert clients[1].state()["submissions"] == {}
-        for client in clients:
-            client.pool.clear()
 
 
 def test_it_is_on_loopback_only() -> None:
