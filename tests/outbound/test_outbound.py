@@ -132,12 +132,6 @@ def test_a_malformed_request_is_a_mistake_of_the_caller(
         outbound.call(request_, LIMITS)
 
 
-@pytest.mark.parametrize("char", ["\r", "\n", "\x00", " ", "\t", "\\"])
-def test_a_url_cannot_write_a_second_request(char: str, outbound: Outbound) -> None:
-    with failing("blocked_address"):
-        call(outbound, get(80, f"/{char}HTTP/1.1"))
-
-
 def test_proxies_of_the_environment_are_not_used(
     serve: Serve, outbound: Outbound, heard: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,14 @@ class Client:
         """What the task endpoint answers."""
         return self.call("POST", "/openai/tasks", json=fields).json
 
+    def task(self, trace_id: str = "mine") -> Any:
+        """The newest task of that trace id."""
+        return self.look_up(action="retrieve", trace_id=trace_id)
+
+    def link(self, prompt: str = "grayscale", **fields: Any) -> str:
+        """The link to the first image of an edit that was waited for."""
+        return str(self.submit(prompt, **fields).json["data"][0]["url"])
+
     def state(self) -> Any:
         """What happened."""
         return self.call("GET", "/sandbox/state").json

@@ -37,18 +37,14 @@ def test_without_callback_the_answer_is_the_result(client: Client) -> None:
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] > 0
 
 
-def test_base64_instead_of_links(client: Client) -> None:
+def test_base64_and_a_revised_prompt_come_where_they_are_asked_for(client: Client) -> None:
     (item,) = client.submit(response_format="b64_json").json["data"]
+    revised = client.submit("a dragon", model="dall-e-3").json
 
     assert set(item) == {"b64_json"}
     assert Image.open(io.BytesIO(base64.b64decode(item["b64_json"]))).size == (451, 300)
-
-
-def test_dall_e_3_revises_the_prompt_and_tells_no_usage(client: Client) -> None:
-    result = client.submit("a dragon", model="dall-e-3").json
-
-    assert "a dragon" in result["data"][0]["revised_prompt"]
-    assert "usage" not in result
+    assert "a dragon" in revised["data"][0]["revised_prompt"]
+    assert "usage" not in revised
 
 
 def test_with_callback_the_answer_comes_first_and_the_result_is_posted(
@@ -78,14 +74,6 @@ def test_async_needs_no_callback(client: Client) -> None:
     assert task["response"]["data"][0]["url"].startswith(client.url)
 
 
-def test_the_delay_holds_for_every_edit(start: Start) -> None:
-    client = start(delay=0.3)
-    started = time.monotonic()
-    client.submit()
-
-    assert time.monotonic() - started >= 0.3
-
-
 def test_a_form_is_called_back_too(client: Client, receiver: Receiver) -> None:
     file = client.call("GET", client.photo).body
     answer = client.upload([("image", file)], callback_url=receiver.url, trace_id="form")
@@ -113,18 +101,18 @@ def test_an_image_that_cannot_be_fetched_is_a_failure(client: Client, receiver: 
 
 
 def test_redirects_to_the_image_are_followed(client: Client) -> None:
-    elsewhere = client.submit("mirror [redirect 3]").json["data"][0]["url"]
-
-    assert client.submit(image=elsewhere).status == 200
+    assert client.submit(image=client.link("mirror [redirect 3]")).status == 200
 
 
-@pytest.mark.parametrize("word", ["redirect 4", "image 404", "bomb", "truncated png"])
-def test_a_bad_image_to_edit_is_a_bad_request(client: Client, word: str) -> None:
-    bad = client.submit(f"[{word}]").json["data"][0]["url"]
-    answer = client.submit(image=bad)
+def test_a_bad_image_to_edit_is_a_bad_request(client: Client) -> None:
+    words = ("redirect 4", "image 404", "bomb", "truncated png")
+    answers = [client.submit(image=client.link(f"[{word}]")) for word in words]
+    answers.append(client.submit(image=f"{client.url}/sandbox/state"))
 
-    assert answer.status == 400
-    assert answer.json["error"]["code"] == "bad_request"
+    assert {(answer.status, answer.json["error"]["code"]) for answer in answers} == {
+        (400, "bad_request")
+    }
+    assert "no PNG" in answers[-1].json["error"]["message"]
 
 
 def test_many_tasks_are_each_called_back_once(start: Start, receiver: Receiver) -> None:
@@ -138,13 +126,6 @@ def test_many_tasks_are_each_called_back_once(start: Start, receiver: Receiver) 
     wait_for(lambda: len(client.state()["callbacks"]) == 60)
     assert {item["sent"] for item in client.state()["callbacks"].values()} == {1}
     assert receiver.count == 60
-
-
-def test_what_is_fetched_may_be_no_image(client: Client) -> None:
-    answer = client.submit(image=f"{client.url}/sandbox/state")
-
-    assert answer.status == 400
-    assert "no PNG" in answer.json["error"]["message"]
 
 
 def test_a_lookup_tells_of_a_task_that_is_not_done(start: Start) -> None:
@@ -161,6 +142,9 @@ def test_a_lookup_tells_of_a_task_that_is_not_done(start: Start) -> None:
 def test_a_lookup_tells_of_a_task_that_is_done(start: Start) -> None:
     before = time.time()
     client = start(delay=0.2)
+    begun = time.monotonic()
+    client.submit()
+    assert time.monotonic() - begun >= 0.2
     task = finished(client, client.submit(async_=True, trace_id="mine").json["task_id"])
 
     assert before <= task["created_at"] <= task["started_at"] - 0.2
@@ -168,23 +152,21 @@ def test_a_lookup_tells_of_a_task_that_is_done(start: Start) -> None:
     assert task["elapsed"] == pytest.approx(task["finished_at"] - task["started_at"])
     assert task["response"]["success"] is True
     assert "status" not in task
-    assert task == client.look_up(action="retrieve", trace_id="mine")
+    assert task == client.task()
 
 
 def test_a_lookup_knows_no_task_that_was_waited_for(client: Client) -> None:
     answer = client.submit(trace_id="mine").json
 
-    assert client.look_up(action="retrieve", id=answer["task_id"]) == {}
-    assert client.look_up(action="retrieve", trace_id="mine") == {}
-    assert client.look_up(action="retrieve", id="of nobody") == {}
+    for names in ({"id": answer["task_id"]}, {"trace_id": "mine"}, {"id": "of nobody"}):
+        assert client.look_up(action="retrieve", **names) == {}
 
 
 def test_a_lookup_of_a_failed_task_has_the_failure(client: Client) -> None:
-    accepted = client.submit("[forbidden]", async_=True).json
+    task = finished(client, client.submit("[forbidden]", async_=True).json["task_id"])
 
-    response = finished(client, accepted["task_id"])["response"]
-    assert response["success"] is False
-    assert response["error"]["code"] == "forbidden"
+    assert task["response"]["success"] is False
+    assert task["response"]["error"]["code"] == "forbidden"
 
 
 def test_many_tasks_are_looked_up_at_once(client: Client) -> None:
@@ -204,19 +186,10 @@ def test_many_tasks_are_looked_up_at_once(client: Client) -> None:
     assert batch(user_id="somebody")["count"] == 0
     assert batch(ids=ids, type="images_edits")["count"] == 14
     assert batch(ids=ids, type="videos")["count"] == 0
-
-
-def test_a_batch_is_narrowed_by_time(client: Client) -> None:
-    ids = [_submitted(client, f"t-{number}").json["task_id"] for number in range(2)]
-    created = [client.look_up(action="retrieve", id=item)["created_at"] for item in ids]
-
-    def count(**fields: float) -> int:
-        answer = client.look_up(action="retrieve_batch", ids=ids, **fields)
-        return int(answer["count"])
-
-    assert count(created_at_min=created[1]) == 1
-    assert count(created_at_max=created[0]) == 1
-    assert count(created_at_min=created[0], created_at_max=created[1]) == 2
+    early, late = (item["created_at"] for item in reversed(batch(ids=ids[:2])["items"]))
+    assert batch(ids=ids[:2], created_at_min=late)["count"] == 1
+    assert batch(ids=ids[:2], created_at_max=early)["count"] == 1
+    assert batch(ids=ids[:2], created_at_min=early, created_at_max=late)["count"] == 2
 
 
 @pytest.mark.parametrize(
