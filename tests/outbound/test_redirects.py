@@ -90,10 +90,14 @@ def test_a_loop_ends(
     assert len(heard) == requests
 
 
-def test_as_many_redirects_as_allowed_are_followed(serve: Serve, outbound: Outbound) -> None:
+def test_as_many_redirects_as_allowed_are_followed_and_each_is_looked_up_once(
+    serve: Serve, leading_to: Callable[..., Outbound], asked: list[str]
+) -> None:
     answers = iter([redirect("/2"), redirect("/3"), redirect("/4"), OK])
     port = serve(lambda sock, _: sock.sendall(next(answers)))
+    outbound = leading_to("127.0.0.1", allow_private=[LOOPBACK])
     assert fetch(outbound, get(port))[1].endswith("/4")
+    assert asked == ["a.test"] * 4
 
 
 @pytest.mark.parametrize("header", [b"", b"Location:\r\n", b"Location:  \r\n"])
@@ -162,15 +166,6 @@ def test_an_exception_for_one_port_is_none_for_another(serve: Serve, heard: list
     with failing("blocked_address"):
         fetch(outbound, Request("GET", f"http://localhost:{port}/"))
     assert len(heard) == 1
-
-
-def test_every_redirect_is_looked_up_anew_and_only_once(
-    serve: Serve, leading_to: Callable[..., Outbound], asked: list[str]
-) -> None:
-    answers = iter([redirect("/2"), OK])
-    port = serve(lambda sock, _: sock.sendall(next(answers)))
-    fetch(leading_to("127.0.0.1", allow_private=[LOOPBACK]), get(port))
-    assert asked == ["a.test", "a.test"]
 
 
 def test_a_redirect_may_not_leave_the_listed_hosts(

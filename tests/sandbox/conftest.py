@@ -32,6 +32,15 @@ def client(start: Callable[..., Client]) -> Client:
     return start()
 
 
+@pytest.fixture(scope="module")
+def refusing() -> Iterator[Client]:
+    """A client of a sandbox that many tests share, because it accepts nothing from them."""
+    with Sandbox(Options(port=0, delay=0)) as sandbox:
+        client = Client(sandbox.url)
+        yield client
+        client.pool.clear()
+
+
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """A receiver of callbacks."""

@@ -204,8 +204,8 @@ def test_many_tasks_are_looked_up_at_once(client: Client) -> None:
         {"action": "retrieve_batch", "ids": ["x"], "created_at_min": "yesterday"},
     ],
 )
-def test_a_lookup_of_nothing_is_refused(client: Client, fields: dict[str, Any]) -> None:
-    assert client.call("POST", "/openai/tasks", json=fields).status == 400
+def test_a_lookup_of_nothing_is_refused(refusing: Client, fields: dict[str, Any]) -> None:
+    assert refusing.call("POST", "/openai/tasks", json=fields).status == 400
 
 
 def test_the_state_tells_what_happened_and_can_be_reset(client: Client, receiver: Receiver) -> None:

@@ -92,15 +92,15 @@ def test_any_token_will_do_unless_one_is_asked_for(start: Start) -> None:
     ],
 )
 def test_a_broken_rule_is_named_and_nothing_is_paid(
-    client: Client, fields: dict[str, Any], name: str
+    refusing: Client, fields: dict[str, Any], name: str
 ) -> None:
-    answer = client.submit(**{"trace_id": "t-1", **fields})
+    answer = refusing.submit(**{"trace_id": "t-1", **fields})
 
     assert answer.status == 400
     assert answer.json["error"]["code"] == "bad_request"
     assert name in answer.json["error"]["message"]
     assert answer.json["trace_id"] == "t-1"
-    assert client.state()["submissions"] == {}
+    assert refusing.state()["submissions"] == {}
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,13 @@ def test_a_body_that_is_no_object_or_without_end_is_refused(client: Client) -> N
     ],
 )
 def test_files_are_judged_before_they_are_paid_for(
-    client: Client, files: list[tuple[str, bytes]], name: str
+    refusing: Client, files: list[tuple[str, bytes]], name: str
 ) -> None:
-    answer = client.upload(files)
+    answer = refusing.upload(files)
 
     assert answer.status == 400
     assert name in answer.json["error"]["message"]
-    assert client.state()["submissions"] == {}
+    assert refusing.state()["submissions"] == {}
 
 
 @pytest.mark.parametrize("file", [image((8, 9)), large_png(4 * 2**20)])
