@@ -1,10 +1,12 @@
 """Settings for commands."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.factories import SECRET_KEY
+from app.services import Services
+from tests.factories import SECRET_KEY, make_config, running
 
 
 @pytest.fixture
@@ -24,3 +26,10 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "here"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def postgres_parts(postgres_url: str, tmp_path: Path) -> Iterator[Services]:
+    """The services on PostgreSQL, to see what a command has done there."""
+    with running(make_config(postgres_url, tmp_path)) as services:
+        yield services

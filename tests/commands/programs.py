@@ -1,5 +1,6 @@
 """`python -m app ...` as a person or a host runs it: in a folder of its own, with settings of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,8 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
+import urllib3
 
 from tests.servers.processes import Process, end, start, wait_until
 
@@ -42,10 +45,9 @@ class Running:
         process = psutil.Process(self.process.pid)
         return [process, *process.children(recursive=True)]
 
-    def stop(self, *signals: signal.Signals) -> int:
-        """Send these signals to it alone; its exit status."""
-        for number in signals or (signal.SIGTERM,):
-            self.process.send_signal(number)
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send this signal to it alone; its exit status."""
+        self.process.send_signal(number)
         return self.process.wait(PATIENCE)
 
 
@@ -94,6 +96,18 @@ def running(
     finally:
         end([process])
         _end_group(process.pid)
+
+
+def ask(port: int, path: str, **headers: str) -> tuple[int, Any]:
+    """What is answered there; status 0 when nobody listens."""
+    # A connection that is kept open would be waited for when the server ends.
+    headers["Connection"] = "close"
+    url = f"http://127.0.0.1:{port}{path}"
+    try:
+        response = urllib3.request("GET", url, headers=headers, retries=False)
+    except urllib3.exceptions.HTTPError:
+        return 0, None
+    return response.status, json.loads(response.data)
 
 
 def gone(processes: list[psutil.Process], *, seconds: float = 10) -> bool:

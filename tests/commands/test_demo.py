@@ -6,10 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
-import urllib3
 from PIL import Image as Pillow
 
-from tests.commands.programs import PYTHON, gone, run, running
+from tests.commands.programs import PYTHON, ask, gone, run, running
 from tests.servers.service import free_port
 
 
@@ -33,30 +32,23 @@ def test_once_it_shows_the_stored_image_and_ends(folder: Path) -> None:
 def test_it_stays_up_until_it_is_told_to_end_and_leaves_nothing_running(
     folder: Path, number: signal.Signals
 ) -> None:
-    with (
-        free_port() as port,
-        running(folder, {"PORT": str(port), "PYTHONUNBUFFERED": "1"}, *PYTHON, "demo") as demo,
-    ):
-        demo.wait_for(lambda: "Ctrl-C ends the demonstration." in demo.log)
-        processes = demo.family()
-        # Itself, the sandbox, the service and its child.
-        assert len(processes) == 4
-        ready = urllib3.request(
-            "GET",
-            f"http://127.0.0.1:{port}/readyz",
-            headers={"Connection": "close"},
-            retries=False,
-        )
-        assert ready.status == 200
-        status = demo.stop(number)
-        assert gone(processes)
+    settings = {"PYTHONUNBUFFERED": "1"}
+    with free_port() as port:
+        settings["PORT"] = str(port)
+        with running(folder, settings, *PYTHON, "demo") as demo:
+            demo.wait_for(lambda: "Ctrl-C ends the demonstration." in demo.log)
+            processes = demo.family()
+            # Itself, the sandbox, the service and its child.
+            assert len(processes) == 4
+            assert ask(port, "/readyz")[0] == 200
+            status = demo.stop(number)
+            assert gone(processes)
     assert status == (0 if number == signal.SIGINT else 128 + signal.SIGTERM)
     assert "Traceback" not in demo.log
 
 
-def test_it_says_why_when_the_service_does_not_come_up(folder: Path) -> None:
+def test_it_fails_when_the_service_does_not_come_up(folder: Path) -> None:
     (folder / "instance").mkdir()
     (folder / "instance" / "demo").write_text("no folder")
-    shown = run(folder, {}, "demo", "--once")
 
-    assert shown.returncode != 0
+    assert run(folder, {}, "demo", "--once").returncode != 0

@@ -4,20 +4,19 @@ import json
 import shlex
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-import urllib3
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from app.config import Config
-from app.models import Worker
+from app.models import Task, Worker
 from app.services import Services
-from tests.commands.programs import PYTHON, ROOT, Running, gone, run, run_program, running
+from tests.commands.programs import PYTHON, ROOT, Running, ask, gone, run, run_program, running
 from tests.core.sites import Answer, Asked, json_answer, running_site
-from tests.factories import get_task, make_task
+from tests.factories import make_task
 from tests.servers.service import free_port
 
 NOTHING_SET = {name.upper(): "" for name in Config.model_fields}
@@ -27,23 +26,6 @@ def procfile() -> dict[str, list[str]]:
     """The commands of the Procfile by their names."""
     lines = (ROOT / "Procfile").read_text().splitlines()
     return {name: shlex.split(command) for name, command in (line.split(": ") for line in lines)}
-
-
-def ask(port: int, path: str) -> tuple[int, Any]:
-    """What is answered there; status 0 when nobody listens."""
-    try:
-        # A connection that is kept open would be waited for when the server ends.
-        headers = {"Connection": "close"}
-        url = f"http://127.0.0.1:{port}{path}"
-        response = urllib3.request("GET", url, headers=headers, retries=False)
-    except urllib3.exceptions.HTTPError:
-        return 0, None
-    return response.status, json.loads(response.data)
-
-
-def workers(parts: Services) -> int:
-    with parts.db.reading() as session:
-        return session.scalar(select(func.count()).select_from(Worker)) or 0
 
 
 def is_ready(port: int) -> bool:
@@ -68,9 +50,8 @@ def test_the_programs_of_the_procfile_make_a_service(
     }
     with free_port() as port:
         settings["PORT"] = str(port)
-        for _ in range(2):
-            released = run_program(ROOT, settings, *commands["release"])
-            assert (released.returncode, released.stdout, released.stderr) == (0, "", "")
+        released = run_program(ROOT, settings, *commands["release"])
+        assert (released.returncode, released.stdout, released.stderr) == (0, "", "")
         with (
             running(tmp_path / "web", settings, *commands["web"], cwd=ROOT) as web,
             running(tmp_path / "worker", settings, *commands["worker"], cwd=ROOT) as worker,
@@ -96,41 +77,43 @@ class Slow:
         return json_answer({"success": True, "task_id": "theirs"})
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_is_told_to_end_finishes_what_it_has_begun(
-    folder: Path, settings: dict[str, str], sqlite_parts: Services, number: signal.Signals
-) -> None:
-    task = make_task(sqlite_parts)
-    with running_site() as provider:
-        slow = provider.replies["/openai/images/edits"] = Slow()
-        local = {"ACEDATA_BASE_URL": provider.url, "ALLOW_PRIVATE_HOSTS": "127.0.0.0/8"}
-        with running(folder, {**settings, **local}, *PYTHON, "worker") as worker:
-            worker.wait_for(slow.asked.is_set)
-            worker.process.send_signal(number)
-            timer = threading.Timer(0.5, slow.answering.set)
-            timer.start()
-            assert worker.process.wait(30) == 0
-            timer.join()
-
-    assert get_task(sqlite_parts, task.id).provider_task_id == "theirs"
-    assert workers(sqlite_parts) == 0
-    last = json.loads(worker.log.splitlines()[-1])
-    assert last["event"] == "worker stopped"
-
-
-def test_a_second_signal_ends_a_worker_at_once(
+@pytest.fixture
+def busy(
     folder: Path, settings: dict[str, str], sqlite_parts: Services
-) -> None:
+) -> Iterator[tuple[Running, Slow]]:
+    """A worker that has just submitted a task, and the provider that lets it wait."""
     make_task(sqlite_parts)
     with running_site() as provider:
         slow = provider.replies["/openai/images/edits"] = Slow()
         local = {"ACEDATA_BASE_URL": provider.url, "ALLOW_PRIVATE_HOSTS": "127.0.0.0/8"}
         with running(folder, {**settings, **local}, *PYTHON, "worker") as worker:
             worker.wait_for(slow.asked.is_set)
-            worker.process.send_signal(signal.SIGTERM)
-            worker.wait_for(lambda: _catches_nothing(worker.process.pid, signal.SIGTERM))
-            assert worker.stop() == -signal.SIGTERM
+            yield worker, slow
         slow.answering.set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_told_to_end_finishes_what_it_has_begun(
+    busy: tuple[Running, Slow], sqlite_parts: Services, number: signal.Signals
+) -> None:
+    worker, slow = busy
+    worker.process.send_signal(number)
+    worker.wait_for(lambda: _catches_nothing(worker.process.pid, number))
+    slow.answering.set()
+    assert worker.process.wait(30) == 0
+
+    with sqlite_parts.db.reading() as session:
+        assert session.scalars(select(Task.provider_task_id)).all() == ["theirs"]
+        assert session.scalars(select(Worker)).all() == []
+    last = json.loads(worker.log.splitlines()[-1])
+    assert last["event"] == "worker stopped"
+
+
+def test_a_second_signal_ends_a_worker_at_once(busy: tuple[Running, Slow]) -> None:
+    worker, _ = busy
+    worker.process.send_signal(signal.SIGTERM)
+    worker.wait_for(lambda: _catches_nothing(worker.process.pid, signal.SIGTERM))
+    assert worker.stop() == -signal.SIGTERM
 
 
 def _catches_nothing(pid: int, number: signal.Signals) -> bool:
@@ -148,43 +131,27 @@ def test_a_worker_waits_for_its_database(folder: Path, settings: dict[str, str])
     assert all(json.loads(line) for line in worker.log.splitlines())
 
 
-def test_alone_in_an_empty_folder_it_serves_and_works(folder: Path) -> None:
-    with free_port() as port:
-        settings = {"PORT": str(port)}
-        with running(folder, settings, *PYTHON, "serve") as service:
-            service.wait_for(lambda: is_ready(port))
-            processes = service.family()
-            assert ask(port, "/healthz") == (200, {"status": "ok"})
-            assert f"Postback is at http://127.0.0.1:{port}\n" in service.log
-            assert _listens_on(processes, port) == {"127.0.0.1"}
-            assert service.stop() == 0
-            assert gone(processes)
-        assert "worker stopped" in service.log
+def test_alone_in_an_empty_folder_it_serves_and_works_even_if_a_part_of_it_is_killed(
+    folder: Path,
+) -> None:
+    with free_port() as port, running(folder, {"PORT": str(port)}, *PYTHON, "serve") as service:
+        service.wait_for(lambda: is_ready(port))
+        assert ask(port, "/healthz") == (200, {"status": "ok"})
+        assert f"Postback is at http://127.0.0.1:{port}\n" in service.log
         assert (folder / "instance" / "postback.db").exists()
+        _, part = service.family()
+        part.kill()
+        service.wait_for(lambda: _other_part(service, part) and is_ready(port))
+        processes = service.family()
+        assert _listens_on(processes, port) == {"127.0.0.1"}
+        assert service.stop() == 0
+        assert gone(processes)
+    assert "worker stopped" in service.log
 
 
-def test_what_it_has_made_for_itself_is_there_at_the_next_start(folder: Path) -> None:
-    made = run(folder, {}, "keys", "create", "me", "--scope", "read")
-    assert (made.returncode, made.stderr) == (0, "")
-    secret = folder / "instance" / "secret_key"
-    assert secret.stat().st_mode & 0o777 == 0o600
-    key = {"Authorization": f"Bearer {made.stdout.strip()}", "Connection": "close"}
-    with free_port() as port:
-        # On Ctrl-C gunicorn leaves its socket to the interpreter, which warnings would tell of.
-        settings = {"PORT": str(port), "LOG_FORMAT": "json", "PYTHONWARNINGS": ""}
-        with running(folder, settings, *PYTHON, "serve") as service:
-            service.wait_for(lambda: is_ready(port))
-            url = f"http://127.0.0.1:{port}/v1/tasks"
-            assert urllib3.request("GET", url, headers=key, retries=False).status == 200
-            processes = service.family()
-            # Ctrl-C reaches all of them.
-            for process in processes:
-                process.send_signal(signal.SIGINT)
-            assert service.process.wait(30) == 0
-            assert gone(processes)
-    first, *lines = service.log.splitlines()
-    assert first == f"Postback is at http://127.0.0.1:{port}"
-    assert all({"event", "level", "timestamp"} <= set(json.loads(line)) for line in lines)
+def _other_part(service: Running, part: psutil.Process) -> bool:
+    family = service.family()
+    return len(family) == 2 and family[1] != part
 
 
 def _listens_on(processes: list[psutil.Process], port: int) -> set[str]:
@@ -196,15 +163,24 @@ def _listens_on(processes: list[psutil.Process], port: int) -> set[str]:
     }
 
 
-def test_a_part_of_it_that_is_killed_comes_back(folder: Path) -> None:
-    with free_port() as port, running(folder, {"PORT": str(port)}, *PYTHON, "serve") as service:
-        service.wait_for(lambda: is_ready(port))
-        (part,) = service.family()[1:]
-        part.kill()
-        service.wait_for(lambda: _other_part(service, part) and is_ready(port))
-        assert service.stop() == 0
-
-
-def _other_part(service: Running, part: psutil.Process) -> bool:
-    family = service.family()
-    return len(family) == 2 and family[1] != part
+def test_what_it_has_made_for_itself_is_there_at_the_next_start(folder: Path) -> None:
+    made = run(folder, {}, "keys", "create", "me", "--scope", "read")
+    assert (made.returncode, made.stderr) == (0, "")
+    secret = folder / "instance" / "secret_key"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    with free_port() as port:
+        # On Ctrl-C gunicorn leaves its socket to the interpreter, which warnings would tell of.
+        settings = {"PORT": str(port), "LOG_FORMAT": "json", "PYTHONWARNINGS": ""}
+        with running(folder, settings, *PYTHON, "serve") as service:
+            service.wait_for(lambda: is_ready(port))
+            key = f"Bearer {made.stdout.strip()}"
+            assert ask(port, "/v1/tasks", Authorization=key)[0] == 200
+            processes = service.family()
+            # Ctrl-C reaches all of them.
+            for process in processes:
+                process.send_signal(signal.SIGINT)
+            assert service.process.wait(30) == 0
+            assert gone(processes)
+    first, *lines = service.log.splitlines()
+    assert first == f"Postback is at http://127.0.0.1:{port}"
+    assert all({"event", "level", "timestamp"} <= set(json.loads(line)) for line in lines)

@@ -4,8 +4,7 @@ import http.client
 import json
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,14 +126,6 @@ def head(method: str, path: str, /, **headers: str) -> bytes:
 def chunked(*pieces: bytes) -> bytes:
     """Pieces of a body as `Transfer-Encoding: chunked` writes them, without the end."""
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
-
-
-def until(happened: Callable[[], bool], *, seconds: float = 15) -> None:
-    """Ask again and again until it has happened."""
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it has not happened in time"
-        time.sleep(0.02)
 
 
 def environment(database_url: str, folder: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from app.models import Image, Scope, Task, new_id
 from app.services import Services
 from app.web.middleware import observed
 from app.web.receiver import Receiver
-from tests.factories import png, run_next, success
+from tests.factories import png, run_next, submission, success
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -28,6 +28,8 @@ Json = dict[str, Any]
 
 # Where the calls come from.
 ADDRESS = "192.0.2.9"
+
+DUPLICATE = {"status": "duplicate"}
 
 
 class Site:
@@ -151,6 +153,17 @@ def error_of(response: TestResponse, status: int) -> Json:
     return error
 
 
+def accepted(task: Task) -> Json:
+    """What is answered to a result of `task` that is taken."""
+    return {"status": "accepted", "task_id": str(task.id)}
+
+
+def submit_and_wait(site: Site, **fields: Any) -> TestResponse:
+    """Submit an edit that is not asynchronous."""
+    body = submission(**fields, **{"async": None})
+    return site.call("POST", "/v1/images/edits", scope=Scope.SUBMIT, json=body)
+
+
 def tasks_of(parts: Services) -> list[UUID]:
     """The ids of all tasks, the oldest first."""
     with parts.db.reading() as session:
@@ -190,7 +203,8 @@ def fetch(site: Site, url: str, method: str = "GET", **headers: str) -> TestResp
 
 def add_image(parts: Services, task: Task, **columns: Any) -> UUID:
     """An image of `task` under way, unless `columns` say otherwise; its id."""
-    image = Image(task_id=task.id, callback_id=new_id(), index=0, source="https://x", **columns)
+    named = {"index": 0, "source": "https://x", **columns}
+    image = Image(task_id=task.id, callback_id=new_id(), **named)
     with parts.db.transaction() as session:
         session.add(image)
         session.flush()

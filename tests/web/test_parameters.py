@@ -20,50 +20,24 @@ def asked(query: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("query", ["", "x=", "y=1"])
-def test_what_is_not_given_is_none(query: str) -> None:
-    with asked(query):
-        assert parameters.text("x") is None
-        assert parameters.word("x", Verdict) is None
-        assert parameters.uuid("x") is None
-        assert parameters.time("x") is None
-        assert parameters.limit() == 50
+def test_a_limit_is_a_whole_number() -> None:
+    for given, limit in (("1", 1), ("100", 100), ("007", 7), ("٣", 3)):
+        with asked(f"limit={given}"):
+            assert parameters.limit() == limit
+    for given in ("0", "101", "-1", "1.5", "1e1", "%20", "ten", "9" * 5000, "²"):
+        with asked(f"limit={given}"), pytest.raises(InvalidFieldError, match="from 1 to 100, not"):
+            parameters.limit()
 
 
-@pytest.mark.parametrize(("given", "limit"), [("1", 1), ("100", 100), ("007", 7), ("٣", 3)])
-def test_a_limit_is_a_whole_number(given: str, limit: int) -> None:
-    with asked(f"limit={given}"):
-        assert parameters.limit() == limit
-
-
-@pytest.mark.parametrize("given", ["0", "101", "-1", "1.5", "1e1", "%20", "ten", "9" * 5000, "²"])
-def test_a_wrong_limit_names_the_rule(given: str) -> None:
-    with asked(f"limit={given}"), pytest.raises(InvalidFieldError) as caught:
-        parameters.limit()
-    assert caught.value.param == "limit"
-    assert "a whole number from 1 to 100" in str(caught.value)
-
-
-def test_a_word_is_one_of_those_there_are() -> None:
+def test_a_word_is_spelled_in_one_way_and_a_uuid_as_python_reads_it() -> None:
     with asked("verdict=conflict"):
         assert parameters.word("verdict", Verdict) is Verdict.CONFLICT
-    with asked("verdict=Conflict"), pytest.raises(InvalidFieldError) as caught:
+    with asked("verdict=Conflict"), pytest.raises(InvalidFieldError, match="not 'Conflict'"):
         parameters.word("verdict", Verdict)
-    assert str(caught.value) == (
-        "verdict: expected one of accepted, conflict, rejected, not 'Conflict'"
-    )
-
-
-def test_a_uuid_may_be_spelled_as_python_reads_it() -> None:
     id_ = UUID("01a1f8e6-0aad-733b-9b40-05843736504a")
     for spelling in (str(id_), id_.hex, str(id_).upper()):
         with asked(f"cursor={spelling}"):
             assert parameters.uuid("cursor") == id_
-    with (
-        asked("cursor=x"),
-        pytest.raises(InvalidFieldError, match="cursor: expected a UUID, not 'x'"),
-    ):
-        parameters.uuid("cursor")
 
 
 @pytest.mark.parametrize(

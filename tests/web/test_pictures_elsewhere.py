@@ -1,7 +1,7 @@
 """`GET /images/<token>` where storage is another host."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 import pytest
@@ -9,9 +9,8 @@ import pytest
 from app.errors import StorageError
 from app.services import Services
 from app.signing import Picture
-from app.storage import Storage
 from tests.factories import make_task
-from tests.web.sites import Site, add_image, error_of, fetch
+from tests.web.sites import Site, add_image, error_of, fetch, open_site
 
 
 class Elsewhere:
@@ -41,25 +40,23 @@ class Failing(Elsewhere):
 
 
 @pytest.fixture
-def with_storage(sqlite_parts: Services) -> Iterator[Callable[[Storage], Site]]:
-    """Makes the application on a storage of the test's own."""
-    sites: list[Site] = []
+def site(sqlite_parts: Services) -> Iterator[Site]:
+    """The application on such a storage."""
+    with open_site(dataclasses.replace(sqlite_parts, storage=Elsewhere())) as site:
+        yield site
 
-    def make(storage: Storage) -> Site:
-        sites.append(Site(dataclasses.replace(sqlite_parts, storage=storage)))
-        return sites[-1]
 
-    yield make
-    for site in sites:
-        site.receiver.close()
+@pytest.fixture
+def url(site: Site) -> str:
+    """The address of an image that is stored there."""
+    image = add_image(site.parts, make_task(site.parts), status="stored", key="images/1/0.png")
+    return site.parts.picture_url(Picture.OUTPUT, image, "png")
 
 
 def test_an_image_elsewhere_is_redirected_to_for_less_than_its_address_lives(
-    with_storage: Callable[[Storage], Site],
+    site: Site, url: str
 ) -> None:
-    site = with_storage(Elsewhere())
-    image = add_image(site.parts, make_task(site.parts), status="stored", key="images/1/0.png")
-    response = fetch(site, site.parts.picture_url(Picture.OUTPUT, image, "png"))
+    response = fetch(site, url)
 
     assert response.status_code == 302
     assert response.headers["Location"] == (
@@ -68,22 +65,16 @@ def test_an_image_elsewhere_is_redirected_to_for_less_than_its_address_lives(
     assert response.headers["Cache-Control"] == "public, max-age=1800"
 
 
-def test_pages_may_show_images_from_where_they_are(
-    with_storage: Callable[[Storage], Site], sqlite_site: Site
-) -> None:
+def test_pages_may_show_images_from_where_they_are(site: Site, sqlite_site: Site) -> None:
     policies = [
-        site.client.get("/login").headers["Content-Security-Policy"]
-        for site in (with_storage(Elsewhere()), sqlite_site)
+        each.client.get("/login").headers["Content-Security-Policy"] for each in (site, sqlite_site)
     ]
 
     assert "img-src 'self' https://bucket.example.com;" in policies[0]
     assert "img-src 'self';" in policies[1]
 
 
-def test_storage_that_fails_is_unavailable(with_storage: Callable[[Storage], Site]) -> None:
-    site = with_storage(Elsewhere())
-    image = add_image(site.parts, make_task(site.parts), status="stored", key="images/1/0.png")
-    url = site.parts.picture_url(Picture.OUTPUT, image)
+def test_storage_that_fails_is_unavailable(site: Site, url: str) -> None:
     site.flask.extensions["services"] = dataclasses.replace(site.parts, storage=Failing())
     response = fetch(site, url)
 

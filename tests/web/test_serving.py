@@ -2,28 +2,27 @@
 
 import json
 import time
+from typing import Any
 
-import pytest
+from sqlalchemy import select
 
-from app.models import Task
-from tests.factories import failure, get_task, make_task, success
+from app.jobs import Kind
+from app.models import Job, Task
+from tests.factories import failure, make_task, success
 from tests.web.servers import Line, Server, chunked, head
-from tests.web.sites import all_at_once
+from tests.web.sites import DUPLICATE, accepted, all_at_once
 
 MIB = 2**20
 BODY = json.dumps(success()).encode()
-
-
-def accepted(task: Task) -> dict[str, str]:
-    return {"status": "accepted", "task_id": str(task.id)}
+CONFLICT = {"status": "conflict"}
 
 
 def callback_head(server: Server, task: Task, **headers: str) -> bytes:
     return head("POST", f"/callbacks/{server.token(task)}", **headers)
 
 
-def test_a_forged_token_is_refused_before_the_body_comes(server: Server) -> None:
-    with Line(server.port) as line:
+def test_a_forged_token_is_refused_before_the_body_comes(sqlite_server: Server) -> None:
+    with Line(sqlite_server.port) as line:
         line.send(head("POST", "/callbacks/forged", Content_Length="10737418240"))
         answer = line.answer(seconds=5)
 
@@ -32,45 +31,39 @@ def test_a_forged_token_is_refused_before_the_body_comes(server: Server) -> None
     assert answer.json["trace_id"] == answer.headers["X-Request-Id"]
 
 
-def test_a_first_result_then_the_same_again(server: Server) -> None:
-    task = make_task(server.parts)
-    first, second = (server.post_back(task, BODY) for _ in range(2))
-
-    assert (first.status, first.json) == (200, accepted(task))
-    assert (second.status, second.json) == (200, {"status": "duplicate"})
-    assert first.headers["X-Request-Id"] != second.headers["X-Request-Id"]
-    assert get_task(server.parts, task.id).status == "received"
-
-
 def test_every_verdict_over_the_wire(server: Server) -> None:
     task = make_task(server.parts)
-    bodies = [failure(), failure(), success(), failure("timeout")]
-    answers = [
-        server.post_back(task, body)
-        for body in (b"no JSON", *(json.dumps(body).encode() for body in bodies), b"no JSON")
+    bodies: list[dict[str, Any]] = [
+        failure("forbidden", "it shows a face"),
+        failure("forbidden", "it shows a face"),
+        failure("timeout"),
+        success(),
+        failure("timeout"),
+        failure("late"),
+        success("https://images.example.com/2.png"),
     ]
+    answers = [server.post_back(task, b"no JSON")]
+    answers += [server.post_back(task, body) for body in bodies[:3]]
+    seen = server.get(f"/v1/tasks/{task.id}").json
+    assert seen["status"] == "failed"
+    assert seen["error"] == {"code": "forbidden", "message": "it shows a face"}
+    answers += [server.post_back(task, body) for body in bodies[3:]]
+    answers.append(server.post_back(task, b"no JSON"))
 
-    assert [answer.status for answer in answers] == [422, 200, 200, 200, 200, 422]
+    assert [answer.status for answer in answers] == [422, *7 * [200], 422]
+    assert len({answer.headers["X-Request-Id"] for answer in answers}) == len(answers)
     assert answers[0].json["error"]["code"] == "invalid_callback"
-    assert [answer.json.get("status") for answer in answers] == [
-        None, "accepted", "duplicate", "accepted", "conflict", None,
+    assert [answer.json for answer in answers[1:-1]] == [
+        accepted(task), DUPLICATE, CONFLICT, accepted(task), DUPLICATE, CONFLICT, CONFLICT,
     ]  # fmt: skip
-    conflict, success_, failure_, rejected = server.callbacks(task)
-    assert [entry["verdict"] for entry in (conflict, success_, failure_, rejected)] == [
-        "conflict", "accepted", "accepted", "rejected",
+    entries = server.callbacks(task)[::-1]
+    assert [(entry["verdict"], entry["duplicates"]) for entry in entries] == [
+        ("rejected", 1), ("accepted", 1), ("conflict", 1), ("accepted", 0), ("conflict", 0),
+        ("conflict", 0),
     ]  # fmt: skip
-    assert (failure_["duplicates"], rejected["duplicates"]) == (1, 1)
-    assert server.get(f"/v1/callbacks/{rejected['id']}/body").body == b"no JSON"
-    assert get_task(server.parts, task.id).status == "received"
-
-
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_only_posts_are_taken(sqlite_server: Server, method: str) -> None:
-    task = make_task(sqlite_server.parts)
-    answer = sqlite_server.call(method, f"/callbacks/{sqlite_server.token(task)}", BODY)
-
-    assert (answer.status, answer.headers["Allow"]) == (405, "POST")
-    assert answer.json["error"]["code"] == "method_not_allowed"
+    assert server.get(f"/v1/callbacks/{entries[0]['id']}/body").body == b"no JSON"
+    seen = server.get(f"/v1/tasks/{task.id}").json
+    assert (seen["status"], seen["error"], seen["finished_at"]) == ("received", None, None)
 
 
 def test_fifty_connections_at_once_store_one(server: Server) -> None:
@@ -80,53 +73,47 @@ def test_fifty_connections_at_once_store_one(server: Server) -> None:
     assert sorted(answers) == ["accepted"] + 49 * ["duplicate"]
     (callback,) = server.callbacks(task)
     assert callback["duplicates"] == 49
+    with server.parts.db.reading() as session:
+        kinds = session.scalars(select(Job.kind).filter_by(task_id=task.id).order_by(Job.id))
+        assert kinds.all() == [Kind.SUBMIT, Kind.INGEST]
 
 
-def test_a_body_in_chunks_is_taken(server: Server) -> None:
-    task = make_task(server.parts)
-    with Line(server.port) as line:
-        line.send(callback_head(server, task, Transfer_Encoding="chunked"))
+def test_a_connection_serves_one_callback_after_another_however_they_come(
+    sqlite_server: Server,
+) -> None:
+    whole, waiting, chunks = (make_task(sqlite_server.parts) for _ in range(3))
+    length = str(len(BODY))
+    with Line(sqlite_server.port) as line:
+        line.send(callback_head(sqlite_server, whole, Content_Length=length), BODY)
+        assert line.answer().json == accepted(whole)
+        asking = callback_head(sqlite_server, waiting, Content_Length=length, Expect="100-continue")
+        line.send(asking)
+        assert line.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        line.send(BODY)
+        assert line.answer().json == accepted(waiting)
+        line.send(callback_head(sqlite_server, chunks, Transfer_Encoding="chunked"))
         line.send(*(chunked(BODY[at : at + 10]) for at in range(0, len(BODY), 10)))
         line.send(b"0\r\nX-Trailer: 1\r\n\r\n")
-        assert line.answer().json == accepted(task)
-
-    (callback,) = server.callbacks(task)
+        assert line.answer().json == accepted(chunks)
+    (callback,) = sqlite_server.callbacks(chunks)
     assert callback["bytes"] == len(BODY)
 
 
-def test_a_client_that_asks_before_it_sends_is_told_to(sqlite_server: Server) -> None:
+def test_a_body_that_was_not_read_is_not_taken_for_the_next_request(sqlite_server: Server) -> None:
     task = make_task(sqlite_server.parts)
-    length = str(len(BODY))
+    smuggled = callback_head(sqlite_server, task, Content_Length=str(len(BODY))) + BODY
     with Line(sqlite_server.port) as line:
-        line.send(callback_head(sqlite_server, task, Content_Length=length, Expect="100-continue"))
-        assert line.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        line.send(BODY)
-        assert line.answer().json == accepted(task)
-
-
-def test_a_connection_serves_one_callback_after_another(server: Server) -> None:
-    with Line(server.port) as line:
-        for _ in range(5):
-            task = make_task(server.parts)
-            line.send(callback_head(server, task, Content_Length=str(len(BODY))), BODY)
-            assert line.answer().json == accepted(task)
-
-
-def test_a_body_that_was_not_read_is_not_taken_for_the_next_request(server: Server) -> None:
-    task = make_task(server.parts)
-    smuggled = callback_head(server, task, Content_Length=str(len(BODY))) + BODY
-    with Line(server.port) as line:
         line.send(head("POST", "/callbacks/forged", Content_Length=str(len(smuggled))), smuggled)
         assert line.answer().status == 404
         assert line.ended()
 
-    assert server.callbacks(task) == []
+    assert sqlite_server.callbacks(task) == []
 
 
 def test_a_large_body_that_is_not_read_ends_its_connection_after_the_answer(
-    server: Server,
+    sqlite_server: Server,
 ) -> None:
-    with Line(server.port) as line:
+    with Line(sqlite_server.port) as line:
         line.send(head("POST", "/callbacks/forged", Content_Length=str(50 * MIB)), bytes(MIB))
         assert line.answer().status == 404
         assert line.ended()
@@ -146,13 +133,13 @@ def test_of_a_connection_that_is_cut_nothing_is_stored(server: Server) -> None:
     assert len(server.callbacks(task)) == 1
 
 
-def test_a_body_may_come_slowly_and_holds_nobody_up(server: Server) -> None:
-    slow, quick = make_task(server.parts), make_task(server.parts)
-    with Line(server.port) as line:
-        line.send(callback_head(server, slow, Content_Length=str(len(BODY))))
+def test_a_body_may_come_slowly_and_holds_nobody_up(sqlite_server: Server) -> None:
+    slow, quick = make_task(sqlite_server.parts), make_task(sqlite_server.parts)
+    with Line(sqlite_server.port) as line:
+        line.send(callback_head(sqlite_server, slow, Content_Length=str(len(BODY))))
         for at in range(0, len(BODY), 40):
             line.send(BODY[at : at + 40])
             time.sleep(0.1)  # this is what the test is about
             if at == 40:
-                assert server.post_back(quick, BODY).json == accepted(quick)
+                assert sqlite_server.post_back(quick, BODY).json == accepted(quick)
         assert line.answer().json == accepted(slow)

@@ -10,43 +10,16 @@ import psutil
 from sqlalchemy import func, select
 
 from app.bodies import CHUNK_BYTES
-from app.jobs import Kind
-from app.models import Chunk, Job, Task
-from app.services import Services
+from app.models import Chunk
 from tests.factories import make_task, success
 from tests.web.servers import Server, web_server
-from tests.web.sites import all_at_once
+from tests.web.sites import DUPLICATE, accepted, all_at_once
 
 MIB = 2**20
 
 
-def accepted(task: Task) -> dict[str, str]:
-    return {"status": "accepted", "task_id": str(task.id)}
-
-
-def chunks_of(parts: Services, callback_id: str) -> int:
-    wanted = select(func.count()).where(Chunk.owner_id == UUID(callback_id))
-    with parts.db.reading() as session:
-        return session.scalar(wanted) or 0
-
-
 def large_body(size: int) -> bytes:
     return json.dumps(success(padding=size * "x")).encode()
-
-
-def test_a_large_body_is_stored_in_chunks_for_the_worker(server: Server) -> None:
-    task = make_task(server.parts)
-    body = large_body(5 * MIB)
-    answer = server.post_back(task, body)
-
-    assert (answer.status, answer.json) == (200, accepted(task))
-    (callback,) = server.callbacks(task)
-    assert callback["bytes"] == len(body)
-    assert chunks_of(server.parts, callback["id"]) == len(body) // CHUNK_BYTES + 1
-    assert server.get(f"/v1/callbacks/{callback['id']}/body").body == body
-    with server.parts.db.reading() as session:
-        kinds = session.scalars(select(Job.kind).where(Job.task_id == task.id)).all()
-    assert Kind.INGEST in kinds
 
 
 def test_a_huge_body_takes_no_memory(server: Server) -> None:
@@ -55,14 +28,15 @@ def test_a_huge_body_takes_no_memory(server: Server) -> None:
     body = large_body(40 * MIB)
     with Peak(server.workers()) as peak:
         assert server.post_back(task, body).json == accepted(task)
-        assert server.post_back(task, gzip.compress(body, 1), Content_Encoding="gzip").json == {
-            "status": "duplicate"
-        }
+        packed = gzip.compress(body, 1)
+        assert server.post_back(task, packed, Content_Encoding="gzip").json == DUPLICATE
 
     assert peak.growth < 32 * MIB
     (callback,) = server.callbacks(task)
     assert (callback["bytes"], callback["duplicates"]) == (len(body), 1)
-    assert chunks_of(server.parts, callback["id"]) == len(body) // CHUNK_BYTES + 1
+    wanted = select(func.count()).where(Chunk.owner_id == UUID(callback["id"]))
+    with server.parts.db.reading() as session:
+        assert session.scalar(wanted) == len(body) // CHUNK_BYTES + 1
 
 
 def test_large_bodies_in_many_threads_leave_nothing_in_memory(
@@ -76,24 +50,9 @@ def test_large_bodies_in_many_threads_leave_nothing_in_memory(
         server.post_back(task, body)
         with Peak(server.workers()) as peak:
             for _ in range(8):
-                assert server.post_back(task, body).json == {"status": "duplicate"}
+                assert server.post_back(task, body).json == DUPLICATE
 
     assert peak.growth < 40 * MIB
-
-
-def test_a_duplicate_leaves_no_chunks_behind(server: Server) -> None:
-    task = make_task(server.parts)
-    body = large_body(MIB)
-    server.post_back(task, body)
-    before = all_chunks(server.parts)
-
-    assert server.post_back(task, body).json == {"status": "duplicate"}
-    assert all_chunks(server.parts) == before
-
-
-def all_chunks(parts: Services) -> int:
-    with parts.db.reading() as session:
-        return session.scalar(select(func.count()).select_from(Chunk)) or 0
 
 
 class Peak:

@@ -98,6 +98,7 @@ def test_every_line_for_programs_is_json_without_a_token_or_a_key(
     assert {name: mine[name] for name in ("method", "path", "status", "address")} == {
         "method": "GET", "path": "/healthz", "status": 200, "address": "127.0.0.1",
     }  # fmt: skip
+    assert mine["ms"] >= 0
     refused = [line for line in lines if line.get("action") == "reject"][-1]
     assert refused["request_id"] == forged.headers["X-Request-Id"]
     # What the server logs by itself is not about the request before it in the same thread.

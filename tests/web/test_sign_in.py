@@ -47,43 +47,28 @@ def test_a_wrong_key_does_not_sign_in(browser: Browser, key: str) -> None:
 def test_a_key_that_may_only_submit_does_not_sign_in(sqlite_site: Site, browser: Browser) -> None:
     assert browser.sign_in(sqlite_site.key(Scope.SUBMIT)).status_code == 401
     assert browser.get("/").status_code == 302
-
-
-def test_a_key_may_be_pasted_with_blanks_around_it(sqlite_site: Site, browser: Browser) -> None:
+    # One that does may be pasted with blanks around it.
     assert browser.sign_in(f" {sqlite_site.key(Scope.ADMIN)}\n").status_code == 302
     assert browser.get("/").status_code == 200
 
 
-@pytest.mark.parametrize(
-    "following",
-    [
+def test_signing_in_leads_to_no_other_host(sqlite_site: Site, browser: Browser) -> None:
+    for following in (
         "https://evil.example/", "//evil.example", "///evil.example", "/\\evil.example",
         "/\t/evil.example", "/\n/evil.example", "/\r\n/evil.example", "\\\\evil.example", "",
         "javascript:alert(1)", "evil.example", " //evil.example", "/\x00", "/a\\b",
         "http:evil.example", "/\r\nSet-Cookie: a=b",
-    ],
-)  # fmt: skip
-def test_signing_in_leads_to_no_other_host(
-    sqlite_site: Site, browser: Browser, following: str
-) -> None:
-    response = browser.sign_in(sqlite_site.key(Scope.READ), next=following)
-
-    assert response.status_code == 302
-    assert response.headers["Location"] == "/"
+    ):  # fmt: skip
+        response = browser.sign_in(sqlite_site.key(Scope.READ), next=following)
+        assert (response.status_code, response.headers["Location"]) == (302, "/")
 
 
-def test_signing_out_ends_the_session(viewer: Browser) -> None:
-    token = viewer.token("/")
-    response = viewer.client.post("/logout", data={"csrf_token": token})
-
-    assert (response.status_code, response.headers["Location"]) == (302, "/login")
+def test_signing_out_ends_the_session(viewer: Browser, browser: Browser) -> None:
+    form = {"csrf_token": viewer.token("/")}
+    # Who has no session is sent to sign in as well.
+    for response in (viewer.client.post("/logout", data=form), browser.client.post("/logout")):
+        assert (response.status_code, response.headers["Location"]) == (302, "/login")
     assert viewer.get("/").status_code == 302
-
-
-def test_who_has_no_session_signs_in_instead_of_signing_out(browser: Browser) -> None:
-    response = browser.client.post("/logout")
-
-    assert (response.status_code, response.headers["Location"]) == (302, "/login")
 
 
 def test_a_session_ends_when_its_key_is_revoked(sqlite_site: Site, viewer: Browser) -> None:
@@ -94,23 +79,16 @@ def test_a_session_ends_when_its_key_is_revoked(sqlite_site: Site, viewer: Brows
     assert viewer.get("/").headers["Location"].startswith("/login")
 
 
-@pytest.mark.parametrize("token", [None, "", "wrong"])
-def test_a_form_that_was_not_sent_from_here_is_refused(
-    sqlite_site: Site, viewer: Browser, token: str | None
-) -> None:
-    form = {} if token is None else {"csrf_token": token}
-    for path in ("/login", "/logout"):
-        response = viewer.client.post(path, data={**form, "api_key": sqlite_site.key(Scope.READ)})
-        assert (response.status_code, response.mimetype) == (400, "text/html")
-        assert "was not sent from here" in response.get_data(as_text=True)
+def test_a_form_that_was_not_sent_from_here_is_refused(sqlite_site: Site, viewer: Browser) -> None:
+    api_key = {"api_key": sqlite_site.key(Scope.READ)}
+    another_browsers = Browser(sqlite_site).token()
+    for token in (None, "", "wrong", another_browsers):
+        form = api_key if token is None else {**api_key, "csrf_token": token}
+        for path in ("/login", "/logout"):
+            response = viewer.client.post(path, data=form)
+            assert (response.status_code, response.mimetype) == (400, "text/html")
+            assert "was not sent from here" in response.get_data(as_text=True)
     assert viewer.get("/").status_code == 200
-
-
-def test_the_token_of_another_browser_does_not_do(sqlite_site: Site, viewer: Browser) -> None:
-    stranger = Browser(sqlite_site)
-    response = viewer.client.post("/logout", data={"csrf_token": stranger.token()})
-
-    assert response.status_code == 400
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(
@@ -121,21 +99,16 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(
     assert cookie.startswith("postback=")
     assert {"HttpOnly", "Path=/", "SameSite=Lax"} <= set(cookie.split("; "))
     assert "Secure" not in cookie
+    # One that was changed is no session.
+    browser.client.set_cookie("postback", "eyJrZXlfaWQiOiJ4In0.x.y")
+    assert browser.get("/").status_code == 302
 
 
 def test_behind_tls_the_cookie_is_sent_over_nothing_else(site_with: Callable[..., Site]) -> None:
     site = site_with(public_url="https://postback.test")
-    browser = Browser(site)
-    form = {"csrf_token": browser.token(), "api_key": site.key(Scope.READ)}
-    response = browser.client.post("/login", data=form)
+    response = Browser(site).sign_in(site.key(Scope.READ))
 
     assert "Secure" in response.headers["Set-Cookie"].split("; ")
-
-
-def test_a_cookie_that_was_changed_is_no_session(viewer: Browser) -> None:
-    viewer.client.set_cookie("postback", "eyJrZXlfaWQiOiJ4In0.x.y")
-
-    assert viewer.get("/").status_code == 302
 
 
 def test_who_signs_in_or_tries_to_is_written_down(sqlite_site: Site, browser: Browser) -> None:
@@ -150,11 +123,10 @@ def test_who_signs_in_or_tries_to_is_written_down(sqlite_site: Site, browser: Br
     ]
 
 
-def test_an_api_key_opens_no_page(sqlite_site: Site) -> None:
+def test_an_api_key_opens_no_page_and_a_session_nothing_of_the_api(
+    sqlite_site: Site, viewer: Browser
+) -> None:
     assert sqlite_site.get("/").status_code == 302
-
-
-def test_a_session_opens_nothing_of_the_api(viewer: Browser) -> None:
     assert viewer.get("/v1/tasks").status_code == 401
 
 

@@ -5,23 +5,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
-import pytest
-from werkzeug.test import TestResponse
-
-from app.models import Scope, Task
+from app.models import Task
 from app.web import FREE_THREADS, THREADS
-from tests.factories import failure, get_task, png, submission
-from tests.web.servers import until
-from tests.web.sites import Json, Site, error_of, json_of, tasks_of
-
-
-def submit_and_wait(site: Site, **fields: Any) -> TestResponse:
-    """Submit an edit that is not asynchronous."""
-    body = submission(**fields)
-    del body["async"]
-    return site.call("POST", "/v1/images/edits", scope=Scope.SUBMIT, json=body)
+from tests.factories import eventually, failure, get_task, png, submission
+from tests.web.sites import Json, Site, error_of, json_of, submit_and_wait, tasks_of
 
 
 @contextmanager
@@ -30,7 +18,7 @@ def ending(site: Site, end: Callable[[Task], object]) -> Iterator[None]:
     before = tasks_of(site.parts)
 
     def work() -> None:
-        until(lambda: len(tasks_of(site.parts)) > len(before))
+        eventually(lambda: len(tasks_of(site.parts)) > len(before))
         end(get_task(site.parts, tasks_of(site.parts)[-1]))
 
     thread = threading.Thread(target=work)
@@ -74,22 +62,21 @@ def test_images_come_as_base64_where_that_is_asked_for(sqlite_site: Site) -> Non
     assert "url" not in item
 
 
-@pytest.mark.parametrize(
-    ("code", "status"),
-    [
-        ("forbidden", 403), ("used_up", 403), ("disabled", 403), ("too_many_requests", 429),
-        ("timeout", 504), ("bad_request", 400), ("api_error", 500), ("unheard_of", 500),
-    ],
-)  # fmt: skip
-def test_the_providers_refusal_keeps_its_code_under_its_status(
-    sqlite_site: Site, code: str, status: int
-) -> None:
-    with ending(sqlite_site, lambda task: sqlite_site.post_back(task, failure(code, "no"))):
-        response = submit_and_wait(sqlite_site)
-    error = error_of(response, status)
+def refusing(site: Site, code: str) -> Callable[[Task], object]:
+    return lambda task: site.post_back(task, failure(code, "no"))
 
-    assert (error["code"], error["message"]) == (code, "no")
-    assert json_of(response)["task_id"] == str(tasks_of(sqlite_site.parts)[0])
+
+def test_the_providers_refusal_keeps_its_code_under_its_status(sqlite_site: Site) -> None:
+    site = sqlite_site
+    for code, status in {
+        "forbidden": 403, "used_up": 403, "disabled": 403, "too_many_requests": 429,
+        "timeout": 504, "bad_request": 400, "api_error": 500, "unheard_of": 500,
+    }.items():  # fmt: skip
+        with ending(site, refusing(site, code)):
+            response = submit_and_wait(site)
+        error = error_of(response, status)
+        assert (error["code"], error["message"]) == (code, "no")
+        assert json_of(response)["task_id"] == str(tasks_of(site.parts)[-1])
 
 
 def test_after_its_time_a_call_that_waits_is_told_that_the_task_goes_on(
