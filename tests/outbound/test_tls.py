@@ -149,7 +149,7 @@ def test_a_body_that_is_taken_in_sips_over_tls_ends_with_the_total(
 
     port = serve(sip, whole=False, context=authority.server("a.test"))
     request = post(port, bytes(50_000_000), "https")
-    with taking(0.5, 3), failing("timeout"):
+    with taking(0.5, 10), failing("timeout"):
         call(outbound, request, Limits(connect=5, read=30, total=0.5))
 
 
@@ -167,7 +167,7 @@ def test_a_handshake_that_drips_has_no_more_than_the_limit(
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
         pool.submit(drip, listener)
         request = https(listener.getsockname()[1])
-        with taking(0, 3), failing("unreachable"):
+        with taking(0, 10), failing("unreachable"):
             call(outbound, request, Limits(connect=0.5, read=30, total=60))
         stopping.set()
 
