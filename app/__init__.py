@@ -4,11 +4,12 @@ The map, top to bottom; an import only ever points down:
 
     web, worker, sandbox, demo   edges: HTTP in, the job loop, the pretend provider, the demonstration
     edits, images, reports       verbs: create, submit and take in a result; store images; answer lookups
+                                 (and results, reconcile, retention, keys, figures)
     inbox                        the one writer of incoming callbacks
     events                       what happened to a task, told to its timeline and to whoever waits
     jobs                         enqueue, claim, heartbeat, finish, retry
     services                     the parts below, built once from the configuration
     db, storage, outbound, providers, signing, imaging     one outside thing each
     models                       the tables
-    config, errors, columns, wire   the ground floor
+    config, errors, columns, bulk, wire   the ground floor
 """

@@ -79,9 +79,10 @@ class _Ledger:
         taken = [self._take(incoming) for incoming in self._batch]
         for id_, callback in self._callbacks.items():
             callback["duplicates"] = self._duplicates.pop(id_, 0)
+        # On its own: one statement changes a row once, and its duplicates may be counted, too.
+        rows.revise_callbacks(self._session, self._revised)
         with together(self._session):
             rows.insert_callbacks(self._session, list(self._callbacks.values()))
-            rows.revise_callbacks(self._session, self._revised)
             rows.count_duplicates(self._session, self._duplicates)
             self.write_changes()
         return taken

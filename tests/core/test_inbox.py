@@ -460,3 +460,18 @@ def test_a_restart_of_the_database_loses_nothing_that_was_acknowledged(
     for task in (first, *acknowledged):
         assert [each.verdict for each in callbacks_of(postgres_parts, task)] == [Verdict.ACCEPTED]
         assert get_task(postgres_parts, task.id).status is TaskStatus.RECEIVED
+
+
+def test_a_refused_body_is_revised_and_counted_in_the_same_batch(parts: Services) -> None:
+    task = make_task(parts)
+    whole = incoming(parts, task, success())
+    broken = replace(whole, result=None, reason="the compressed body is broken: it ends too early")
+    with parts.db.transaction() as session:
+        inbox.take_in(session, [broken])
+    with parts.db.transaction() as session:
+        taken = inbox.take_in(session, [replace(whole, body=replace(whole.body, id=new_id()))] * 3)
+
+    assert [each.outcome for each in taken] == ["accepted", "duplicate", "duplicate"]
+    (callback,) = callbacks_of(parts, task)
+    assert (callback.verdict, callback.reason, callback.duplicates) == ("accepted", None, 2)
+    assert get_task(parts, task.id).result_id == callback.id
