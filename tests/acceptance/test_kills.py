@@ -104,14 +104,14 @@ def test_postgresql_restarts_while_a_worker_has_its_hands_full(
 
 def fill_hands(site: Site, worker: Part) -> Mapping[str, int]:
     """Tasks that the worker is in the middle of, each at another point; how many images each has."""
-    downloading = site.submit("[slow image 4]")
-    hung_up = site.submit("[hang up after] [late 6]")
-    between = site.submit("[slow image 1.5]", n=5)
+    downloading = site.submit("[slow image 12]")
+    hung_up = site.submit("[hang up after] [late 12]")
+    between = site.submit("[slow image 3]", n=5)
     until(lambda: site.sandbox.submissions(hung_up), "the provider has hung up")
     for task_id in (downloading, between):
         site.reaches(task_id, "received")
     # The requests have left, the answers are not there, and the limit is used up.
-    asked = [site.submit("[slow answer 6] [late 6]") for _ in range(3)]
+    asked = [site.submit("[slow answer 12] [late 12]") for _ in range(3)]
     until(lambda: all(map(site.sandbox.submissions, asked)), "the provider has the requests")
     waiting = site.submit()
     until(lambda: "image_stored" in events_of(site.task(between)), "one of the images is stored")
