@@ -38,7 +38,7 @@ def build(config: Config) -> Services:
     """The parts as `config` wants them; nothing is connected yet."""
     return Services(
         config=config,
-        db=Database(config.database_url, pool_size=config.worker_concurrency + 4),
+        db=Database(config.database_url, pool_size=2 * (config.worker_concurrency + 4)),
         storage=storage.build(config),
         outbound=Outbound(config.allow_private_hosts),
         signing=Signing(

@@ -51,7 +51,7 @@ def test_so_many_submissions_at_once_over_all_workers(
 @pytest.mark.parametrize("place", ["sqlite-local"])
 def test_slow_image_hosts_do_not_hold_up_what_else_there_is_to_do(site: Site) -> None:
     with running(site.worker(RECONCILE_AFTER="1", WORKER_CONCURRENCY="2")):
-        slow = [site.submit("[slow image 6]") for _ in range(2)]
+        slow = [site.submit("[slow image 20]") for _ in range(2)]
         until(lambda: all(site.task(task_id)["images"] for task_id in slow), "images are fetched")
         silent = site.submit("[never]")
         site.reaches(silent, "received")
@@ -80,7 +80,7 @@ def give_work(site: Site) -> tuple[str, str, str]:
     """Three tasks: the image of one is being fetched, one is being submitted, one waits for that."""
     downloading = site.submit("[slow image 3]")
     site.reaches(downloading, "received")
-    asked = site.submit("[slow answer 2] [late 6]")
+    asked = site.submit("[slow answer 5] [late 15]")
     until(lambda: site.sandbox.submissions(asked), "a submission is under way")
     return downloading, asked, site.submit()
 
