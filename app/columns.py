@@ -76,3 +76,23 @@ def _on_sqlite(element: db_now, compiler: SQLCompiler, **kwargs: Any) -> str:
     seconds = compiler.process(element.clauses, **kwargs)
     # '%f' has three decimals, and SQLAlchemy stores six: the same text for the same time.
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {seconds} || ' seconds') || '000')"
+
+
+class transaction_number(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
+    """The number of the transaction that writes; SQLite, with one writer at a time, needs none."""
+
+    type = BigInteger()
+    inherit_cache = True
+    name = "transaction_number"
+
+
+@compiles(transaction_number, "postgresql")
+def _number_on_postgresql(element: transaction_number, compiler: SQLCompiler, **kwargs: Any) -> str:
+    del element, compiler, kwargs
+    return "pg_current_xact_id()::text::bigint"
+
+
+@compiles(transaction_number, "sqlite")
+def _number_on_sqlite(element: transaction_number, compiler: SQLCompiler, **kwargs: Any) -> str:
+    del element, compiler, kwargs
+    return "0"

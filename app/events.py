@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.bulk import insert_all
 from app.db import notify
-from app.models import Event
+from app.models import Event, new_id
 
 log = structlog.get_logger()
 
@@ -39,6 +39,22 @@ class Happened(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELED = "canceled"
+    PARTIAL_IMAGE = "partial_image"
+
+
+# What subscribers are told, under the type `task.` and the word: the changes of a task's status.
+PUSHED = frozenset(
+    {
+        Happened.SUBMITTED,
+        Happened.UNCERTAIN,
+        Happened.RECEIVED,
+        Happened.SUCCEEDED,
+        Happened.FAILED,
+        Happened.CANCELED,
+    }
+)
+# What the relay has work with: it counts tasks that are made, too.
+RELAYED = PUSHED | {Happened.CREATED}
 
 
 @dataclass(frozen=True)
@@ -54,13 +70,20 @@ def record(session: Session, *facts: Fact) -> None:
     """Write facts into the timelines in the same transaction as the changes that they tell of."""
     for fact in facts:
         log.info("task", action=fact.event, task_id=str(fact.task_id), **_loggable(fact))
-    rows = [
-        {"task_id": fact.task_id, "event": fact.event, "detail": dict(fact.detail)}
-        for fact in facts
-    ]
+    rows = [_row(fact) for fact in facts]
     for part in _batched(rows, IDS_PER_NOTIFICATION):
         insert_all(session, _EVENTS, part)
         notify(session, CHANNEL, ",".join({str(row["task_id"]) for row in part}))
+
+
+def _row(fact: Fact) -> dict[str, Any]:
+    return {
+        "task_id": fact.task_id,
+        "event": fact.event,
+        "detail": dict(fact.detail),
+        "pending": fact.event in RELAYED,
+        "message_id": new_id() if fact.event in PUSHED else None,
+    }
 
 
 def _loggable(fact: Fact) -> dict[str, Any]:

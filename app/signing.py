@@ -16,7 +16,7 @@ from itsdangerous.encoding import base64_decode, base64_encode
 from app.errors import TokenError
 
 _CALLBACK = re.compile(r"([a-z0-9_-]+)\.([0-9a-f]{32})")
-_PICTURE = re.compile(r"([iot])\.([0-9a-f]{32})")
+_PICTURE = re.compile(r"([iotp])\.([0-9a-f]{32})")
 
 
 class Picture(StrEnum):
@@ -25,6 +25,7 @@ class Picture(StrEnum):
     INPUT = "i"
     OUTPUT = "o"
     THUMBNAIL = "t"
+    PARTIAL = "p"
 
 
 @dataclass(frozen=True)

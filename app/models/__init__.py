@@ -1,22 +1,26 @@
 """What is stored: the tables, the words in their columns, and their ids."""
 
+from app.models.base import Base
 from app.models.ids import first_id, made_at, new_id
+from app.models.pushing import Attempt, Delivery, Endpoint, Message
+from app.models.running import Circuit, Latency, Tally
 from app.models.tables import (
     ApiKey,
     Audit,
-    Base,
     Callback,
     Chunk,
     Event,
     Image,
     Input,
     Job,
+    Partial,
     Task,
     Worker,
 )
 from app.models.words import (
     FINAL,
     UNANSWERED,
+    DeliveryStatus,
     ImageStatus,
     Role,
     Scope,
@@ -30,18 +34,27 @@ __all__ = [
     "FINAL",
     "UNANSWERED",
     "ApiKey",
+    "Attempt",
     "Audit",
     "Base",
     "Callback",
     "Chunk",
+    "Circuit",
+    "Delivery",
+    "DeliveryStatus",
+    "Endpoint",
     "Event",
     "Image",
     "ImageStatus",
     "Input",
     "Job",
+    "Latency",
+    "Message",
+    "Partial",
     "Role",
     "Scope",
     "Source",
+    "Tally",
     "Task",
     "TaskStatus",
     "Verdict",

@@ -1,24 +1,14 @@
 """The tables.  Rows of a task go when the task goes; bytes in storage are deleted by `edits`."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Enum,
-    ForeignKey,
-    Index,
-    LargeBinary,
-    MetaData,
-    UniqueConstraint,
-    text,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
 
-from app.columns import BigSerial, CleanText, UTCDateTime, db_now
+from app.columns import BigSerial, db_now, transaction_number
+from app.models.base import Base, task_key
 from app.models.ids import new_id
 from app.models.words import (
     ImageStatus,
@@ -28,35 +18,6 @@ from app.models.words import (
     Verdict,
     Verification,
 )
-
-
-def _words(words: type[StrEnum]) -> list[str]:
-    return [word.value for word in words]
-
-
-class Base(DeclarativeBase):
-    """What all tables share: how column types and constraints are named."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(column_0_label)s",
-            "uq": "uq_%(table_name)s_%(column_0_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own spelling
-        datetime: UTCDateTime,
-        str: CleanText,
-        dict[str, Any]: JSON,
-        list[str]: JSON,
-        bytes: LargeBinary,
-        StrEnum: Enum(StrEnum, native_enum=False, length=20, values_callable=_words),
-    }
-
-
-def _task_key() -> Mapped[UUID]:
-    return mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
 
 
 class Task(Base):
@@ -70,6 +31,12 @@ class Task(Base):
               postgresql_where=text("finished_at IS NULL")),
         Index("ix_tasks_ask_at", "provider", "ask_at", sqlite_where=text("ask_at IS NOT NULL"),
               postgresql_where=text("ask_at IS NOT NULL")),
+        Index("uq_tasks_idempotency_key", "api_key_id", "idempotency_key", unique=True,
+              sqlite_where=text("idempotency_key IS NOT NULL"),
+              postgresql_where=text("idempotency_key IS NOT NULL")),
+        Index("ix_tasks_unanswered", "api_key_id", "digest",
+              sqlite_where=text("answered_at IS NULL"),
+              postgresql_where=text("answered_at IS NULL")),
     )  # fmt: skip
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -83,6 +50,13 @@ class Task(Base):
     request: Mapped[dict[str, Any]]
     labels: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     callback_url: Mapped[str | None]
+
+    # How a submission that comes again is known: by its caller's key, or by what it asks for.
+    idempotency_key: Mapped[str | None]
+    digest: Mapped[str | None]
+    # From before an answer is written until it is; and when a caller has got one whole.
+    answering_at: Mapped[datetime | None]
+    answered_at: Mapped[datetime | None]
 
     # Set while a request is on its way: from before the first byte until the outcome is known.
     submitting_at: Mapped[datetime | None]
@@ -112,7 +86,7 @@ class Input(Base):
     __table_args__ = (UniqueConstraint("task_id", "role", "index"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    task_id: Mapped[UUID] = _task_key()
+    task_id: Mapped[UUID] = task_key()
     role: Mapped[Role]
     index: Mapped[int]
     source_url: Mapped[str | None]
@@ -167,7 +141,7 @@ class Image(Base):
     __table_args__ = (UniqueConstraint("task_id", "index"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    task_id: Mapped[UUID] = _task_key()
+    task_id: Mapped[UUID] = task_key()
     callback_id: Mapped[UUID]
     index: Mapped[int]
     status: Mapped[ImageStatus] = mapped_column(default=ImageStatus.PENDING)
@@ -186,6 +160,21 @@ class Image(Base):
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     stored_at: Mapped[datetime | None]
+
+
+class Partial(Base):
+    """An image as it was while the provider was still at work, already in storage."""
+
+    __tablename__ = "partials"
+    __table_args__ = (UniqueConstraint("task_id", "index"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    task_id: Mapped[UUID] = task_key()
+    index: Mapped[int]
+    key: Mapped[str]
+    content_type: Mapped[str]
+    size: Mapped[int] = mapped_column("bytes", BigInteger)
+    received_at: Mapped[datetime] = mapped_column(default=db_now())
 
 
 class Job(Base):
@@ -217,16 +206,31 @@ class Job(Base):
 
 
 class Event(Base):
-    """Something that happened to a task: its timeline, and what is pushed."""
+    """Something that happened to a task: its timeline, and the outbox of what is pushed.
+
+    In the order of `(xid, id)` nothing appears before a place that a reader has passed, once it
+    leaves out transactions that are still open: ids alone are given out before they are committed.
+    """
 
     __tablename__ = "events"
-    __table_args__ = (Index("ix_events_task", "task_id", "id"),)
+    __table_args__ = (
+        Index("ix_events_task", "task_id", "id"),
+        Index("ix_events_order", "xid", "id"),
+        Index("ix_events_pending", "id", sqlite_where=text("pending"),
+              postgresql_where=text("pending")),
+    )  # fmt: skip
 
     id: Mapped[int] = mapped_column(BigSerial, primary_key=True)
-    task_id: Mapped[UUID] = _task_key()
+    task_id: Mapped[UUID] = task_key()
     at: Mapped[datetime] = mapped_column(default=db_now())
     event: Mapped[str]
     detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    # Which transaction wrote it (PostgreSQL; SQLite lets one at a time write).
+    xid: Mapped[int] = mapped_column(BigInteger, default=transaction_number())
+    # Until the relay has counted it and made deliveries of it.
+    pending: Mapped[bool] = mapped_column(default=False)
+    # The `webhook-id` of what subscribers are told; None for what they are not told.
+    message_id: Mapped[UUID | None]
 
 
 class ApiKey(Base):
@@ -261,6 +265,7 @@ class Audit(Base):
     """An act of a person or a key: who, what, on which, from where."""
 
     __tablename__ = "audits"
+    __table_args__ = (Index("ix_audits_subject", "subject", "id"),)
 
     id: Mapped[int] = mapped_column(BigSerial, primary_key=True)
     at: Mapped[datetime] = mapped_column(default=db_now())

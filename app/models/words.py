@@ -52,6 +52,14 @@ class ImageStatus(StrEnum):
     FAILED = "failed"
 
 
+class DeliveryStatus(StrEnum):
+    """Whether a message has reached its subscriber."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
 class Role(StrEnum):
     """What an input is for."""
 

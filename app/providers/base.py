@@ -1,12 +1,23 @@
 """What all providers have in common: the values that go in and come out of their pure functions."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from uuid import UUID
 
 from app.errors import ProviderError
 from app.wire import Request, Response
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that goes with a request: `size` bytes, which `open` gives for a `with` statement."""
+
+    field: str
+    name: str
+    content_type: str
+    size: int
+    open: Callable[[], BinaryIO]
 
 
 @dataclass(frozen=True)
@@ -16,6 +27,7 @@ class Edit:
     task_id: UUID
     fields: Mapping[str, Any]
     callback_url: str
+    files: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True)
