@@ -37,8 +37,7 @@ def run(*, once: bool) -> bool:
     """Show it; stay up until Ctrl-C unless `once`.  True when the image is in storage."""
     # As an exception, so that the processes below end with this one.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    _empty(FOLDER)
     sandbox_port, port = _free_port(9000), _free_port(int(os.environ.get("PORT") or 8000))
     environment = _environment(port, sandbox_port)
     with ExitStack() as running:
@@ -53,6 +52,14 @@ def run(*, once: bool) -> bool:
         if not once:
             _wait_for_interrupt(service)
     return task["status"] == TaskStatus.SUCCEEDED and bool(files)
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UnavailableError(f"{folder} cannot be made: {error.strerror}") from None
 
 
 class _Client:

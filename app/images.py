@@ -137,9 +137,10 @@ def _write(file: BinaryIO, piece: bytes) -> None:
 
 
 def _upload(services: Services, image: Image, file: BinaryIO, facts: Facts) -> tuple[str, str]:
-    # The same names at every attempt: a second one writes over what the first has left.
-    key = f"images/{image.task_id}/{image.index}.{facts.extension}"
-    thumbnail_key = f"thumbnails/{image.task_id}/{image.index}.webp"
+    # The same names at every attempt, which writes over what the one before has left; but no other
+    # image's: an upload that hung must not write over what a later result has put there.
+    name = f"{image.task_id}/{image.index}-{image.id.hex}"
+    key, thumbnail_key = f"images/{name}.{facts.extension}", f"thumbnails/{name}.webp"
     file.seek(0)
     services.storage.put(key, file, facts.content_type)
     services.storage.put(thumbnail_key, BytesIO(facts.thumbnail), "image/webp")

@@ -144,12 +144,15 @@ def seconds_between(started: str, ended: str) -> float:
 
 def keys_of(task: Json) -> set[str]:
     """The keys under which a task's stored images and their thumbnails are in storage."""
-    stored = [image for image in task["images"] if image["status"] == "stored"]
-    images = {
-        f"images/{task['task_id']}/{image['index']}.{_EXTENSIONS[image['content_type']]}"
-        for image in stored
-    }
-    return images | {f"thumbnails/{task['task_id']}/{image['index']}.webp" for image in stored}
+    keys = set()
+    for image in task["images"]:
+        if image["status"] == "stored":
+            # The address has the image's id in its token.
+            id_ = image["url"].rpartition("/")[2].split(".")[1]
+            name = f"{task['task_id']}/{image['index']}-{id_}"
+            extension = _EXTENSIONS[image["content_type"]]
+            keys |= {f"images/{name}.{extension}", f"thumbnails/{name}.webp"}
+    return keys
 
 
 def assert_done_once(site: Site, task_id: str, images: int = 1) -> Json:

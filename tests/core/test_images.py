@@ -87,7 +87,10 @@ def test_an_image_is_copied_with_a_thumbnail_and_ends_its_task(parts: Services, 
     assert (asked.headers["Authorization"], asked.headers["Cookie"]) == (None, None)
     image = only_image(parts)
     assert image.status is ImageStatus.STORED
-    assert (image.key, image.content_type) == (f"images/{task.id}/0.png", "image/png")
+    assert (image.key, image.content_type) == (
+        f"images/{task.id}/0-{image.id.hex}.png",
+        "image/png",
+    )
     assert (image.size, image.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert (image.width, image.height) == (600, 600)
     assert image.stored_at is not None
