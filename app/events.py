@@ -40,6 +40,10 @@ class Happened(StrEnum):
     FAILED = "failed"
     CANCELED = "canceled"
     PARTIAL_IMAGE = "partial_image"
+    # What people asked for.
+    RETRIED = "retried"
+    ASKED = "asked"
+    RESUBMITTED = "resubmitted"
 
 
 # What subscribers are told, under the type `task.` and the word: the changes of a task's status.

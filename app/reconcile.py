@@ -32,6 +32,8 @@ MOST_DOUBLINGS = 30
 UNCERTAIN_PAUSES = (5.0, 10.0, 20.0, 40.0)
 NO_ANSWER_PAUSE_SECONDS = 10.0
 EXPIRE_BATCH = 100
+# One that has failed only when somebody wants to know: a late success still wins.
+ASKED_ABOUT = UNANSWERED | {TaskStatus.FAILED}
 
 
 def ask(services: Services, job: Job) -> Conclusion | None:
@@ -76,7 +78,7 @@ def _limits(config: Config, ids: Sequence[UUID]) -> Limits:
 def _silent(session: Session, provider: str) -> list[UUID]:
     silent = (
         select(Task.id)
-        .where(Task.provider == provider, Task.ask_at <= db_now(), Task.status.in_(UNANSWERED))
+        .where(Task.provider == provider, Task.ask_at <= db_now(), Task.status.in_(ASKED_ABOUT))
         .order_by(Task.ask_at)
         .limit(BATCH)
     )
@@ -92,7 +94,10 @@ def _note(
     services: Services, ids: Sequence[UUID], found: Mapping[UUID, Found], session: Session
 ) -> None:
     for task in _still_silent(session, ids):
-        if answer := found.get(task.id):
+        answer = found.get(task.id)
+        if task.status is TaskStatus.FAILED:
+            _note_late(services, session, task, answer)
+        elif answer:
             _note_found(services, session, task, answer)
         elif task.status is TaskStatus.UNCERTAIN:
             _note_unknown(session, task)
@@ -107,6 +112,13 @@ def _note_found(services: Services, session: Session, task: Task, answer: Found)
         )
     _ask_later(services, task)
     if answer.body is not None:
+        inbox.take_answer(services, session, task, Source.LOOKUP, answer.body)
+
+
+def _note_late(services: Services, session: Session, task: Task, answer: Found | None) -> None:
+    """Somebody wanted it to be asked about after its end: only a success has anything to say."""
+    task.ask_at = None
+    if answer and answer.body and inbox.is_success(services, task, answer.body):
         inbox.take_answer(services, session, task, Source.LOOKUP, answer.body)
 
 
@@ -133,7 +145,7 @@ def _still_silent(session: Session, ids: Sequence[UUID]) -> Sequence[Task]:
     """Those that nothing has happened to while the provider was asked."""
     return session.scalars(
         select(Task)
-        .where(Task.id.in_(ids), Task.ask_at <= db_now(), Task.status.in_(UNANSWERED))
+        .where(Task.id.in_(ids), Task.ask_at <= db_now(), Task.status.in_(ASKED_ABOUT))
         .order_by(Task.id)
         .with_for_update()
     ).all()

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app import bodies
 from app.jobs import Job
-from app.models import FINAL, Callback, Chunk, Image, Input, Task, Verdict, first_id
+from app.models import FINAL, Callback, Chunk, Image, Input, Partial, Task, Verdict, first_id
 from app.services import Services
 
 log = structlog.get_logger()
@@ -49,8 +49,13 @@ def delete_tasks(services: Services, ids: Sequence[UUID]) -> None:
     with services.db.reading() as session:
         images = session.scalars(select(Image).where(Image.task_id.in_(ids))).all()
         inputs = session.scalars(select(Input.key).where(Input.task_id.in_(ids))).all()
+        partials = session.scalars(select(Partial.key).where(Partial.task_id.in_(ids))).all()
         callbacks = session.scalars(select(Callback.id).where(Callback.task_id.in_(ids))).all()
-    keys = [*inputs, *(key for image in images for key in (image.key, image.thumbnail_key))]
+    keys = [
+        *inputs,
+        *partials,
+        *(key for image in images for key in (image.key, image.thumbnail_key)),
+    ]
     services.storage.delete(key for key in keys if key)
     with services.db.transaction() as session:
         bodies.delete_chunks(session, [*callbacks, *(image.id for image in images)])

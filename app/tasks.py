@@ -57,6 +57,31 @@ def succeed(session: Session, task: Task) -> None:
     events.record(session, Fact(task.id, Happened.SUCCEEDED))
 
 
+def cancel(session: Session, task: Task) -> None:
+    """Taken back before it was sent, or deleted: nothing that comes for it moves it any more."""
+    task.status = TaskStatus.CANCELED
+    task.finished_at = db_now()
+    task.ask_at = None
+    events.record(session, Fact(task.id, Happened.CANCELED))
+
+
+def copy_again(session: Session, task: Task) -> None:
+    """Its result is there as on the first day; what was said of its end no longer holds."""
+    task.status = TaskStatus.RECEIVED
+    task.finished_at = None
+    task.error_code = task.error_message = task.error_status = None
+    events.record(session, Fact(task.id, Happened.RETRIED))
+
+
+def ask_now(session: Session, task: Task) -> None:
+    """Let the provider be asked with the next lookup.
+
+    The count begins anew: it is time that makes sure that the provider does not know a task.
+    """
+    task.ask_at, task.asks = db_now(), 0
+    events.record(session, Fact(task.id, Happened.ASKED))
+
+
 def fail(session: Session, task: Task, error: PostbackError, *, http_status: int = 500) -> None:
     """The end without an image; a late success may still change it."""
     task.status = TaskStatus.FAILED

@@ -5,7 +5,7 @@ takes what has queued up while the last commit ran, so that a burst costs a few 
 callback waits for nobody.
 """
 
-from app.inbox.answers import take_answer
+from app.inbox.answers import is_success, take_answer
 from app.inbox.ledger import read_through, take_in
 from app.inbox.threads import Inbox
 from app.inbox.values import BROKEN_TRANSFER, Incoming, Outcome, Taken
@@ -16,6 +16,7 @@ __all__ = [
     "Incoming",
     "Outcome",
     "Taken",
+    "is_success",
     "read_through",
     "take_answer",
     "take_in",

@@ -107,6 +107,7 @@ class AceData:
     """The protocol of Ace Data Cloud; see `base.Provider` for what each function is for."""
 
     name = "acedata"
+    has_lookup = True
     fields: Collection[str] = RULES.fields.keys()
 
     def __init__(self, credentials: Credentials) -> None:

@@ -88,6 +88,8 @@ class Provider(Protocol):
     """The protocol of one provider, as pure functions over HTTP messages."""
 
     name: str
+    # Whether it can be asked what became of a task.
+    has_lookup: bool
 
     @property
     def fields(self) -> Collection[str]:

@@ -15,7 +15,17 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from app.config import Config
 from app.errors import StorageError
 from app.services import Services
-from app.web import auth, failures, health, lookups, metrics, pages, pictures, submissions
+from app.web import (
+    actions,
+    auth,
+    failures,
+    health,
+    lookups,
+    metrics,
+    pages,
+    pictures,
+    submissions,
+)
 from app.web.middleware import observed
 from app.web.receiver import Receiver
 from app.web.waiting import Waiters
@@ -56,11 +66,11 @@ def create_app(services: Services) -> Flask:
     app.jinja_env.filters["own_path"] = pages.own_path
     app.before_request(auth.check)
     csrf = CSRFProtect(app)
-    for module in (submissions, lookups):
+    for module in (submissions, lookups, actions):
         # Their callers prove themselves by a header that no form can send.
         csrf.exempt(module.bp)
     _limit_rates(app, config)
-    for module in (submissions, lookups, pictures, health, metrics, pages):
+    for module in (submissions, lookups, actions, pictures, health, metrics, pages):
         app.register_blueprint(module.bp)
     app.view_functions["static"] = auth.public(app.view_functions["static"])
     app.after_request(_page_policy(services))

@@ -24,6 +24,11 @@ API = {
     "lookups.tasks": Scope.READ,
     "lookups.callbacks": Scope.READ,
     "lookups.callback_body": Scope.ADMIN,
+    "actions.cancel": Scope.SUBMIT,
+    "actions.retry": Scope.SUBMIT,
+    "actions.reconcile": Scope.SUBMIT,
+    "actions.resubmit": Scope.SUBMIT,
+    "actions.delete": Scope.ADMIN,
 }
 PAGES = {"pages.overview": Scope.READ, "pages.task": Scope.READ, "pages.logout": Scope.READ}
 
