@@ -1,9 +1,7 @@
 """The sandbox as one WSGI application: the providers, the image host, and the truth for tests."""
 
-import socket
 from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from werkzeug import Response
@@ -13,7 +11,14 @@ from werkzeug.routing import Map, Rule
 from app.errors import ProviderError
 from app.sandbox.gallery import ClosedError
 from app.sandbox.hosting import Host
-from app.sandbox.messages import HangUpError, ProviderRequest, json_response, refusal
+from app.sandbox.messages import (
+    HangUpError,
+    ProviderRequest,
+    error_body,
+    hang_up,
+    json_response,
+    refusal,
+)
 from app.sandbox.parts import Parts
 
 if TYPE_CHECKING:
@@ -46,10 +51,7 @@ class Application:
             with request:
                 response = self._answer(request)
         except (HangUpError, ClosedError, CancelledError):
-            with suppress(OSError):
-                environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-            # What the server takes for a client that left: it says and sends nothing.
-            raise ConnectionAbortedError from None
+            hang_up(environ)
         return response(environ, start_response)
 
     def state(self, request: ProviderRequest) -> Response:  # noqa: ARG002 - like every endpoint
@@ -67,9 +69,10 @@ class Application:
             endpoint, values = self._map.bind_to_environ(request).match()
             response: Response = endpoint(request, **values)
         except ProviderError as error:
-            return refusal(error, request.trace_id)
+            return refusal(error, error_body(error, request.trace_id))
         except HTTPException as error:
-            return refusal(_as_provider(error), request.trace_id)
+            refused = _as_provider(error)
+            return refusal(refused, error_body(refused, request.trace_id))
         return response
 
 

@@ -10,9 +10,10 @@ from app.sandbox.server import serve
 
 _HELP = """A pretend provider on 127.0.0.1, for developing against this service free of charge.
 
-It speaks Ace Data Cloud's protocol: it really edits the image, calls back and answers lookups.
-Set ACEDATA_BASE_URL to its address, and ALLOW_PRIVATE_HOSTS to its host and port.  Any bearer token
-will do.
+It speaks the protocols of Ace Data Cloud (which calls back and answers lookups) and of AGCloud
+(which answers with the result, or streams it with partial images), and really edits the image.  Set
+ACEDATA_BASE_URL and AGCLOUD_BASE_URL to its address, and ALLOW_PRIVATE_HOSTS to its host and port.
+Any bearer token will do.
 
 The prompt says what is edited: grayscale, sepia, invert, blur, sharpen, pixelate, mirror, flip,
 rotate, posterize, edges, brighter, darker, red, green, blue; else there is a tint, and the prompt as
@@ -21,8 +22,8 @@ a caption.  Two photographs to start from: /photos/chelsea.png and /photos/coffe
 GET /sandbox/state tells what was accepted, called back, made and looked up; DELETE resets it.
 
 It misbehaves on request: in one task through words in brackets in its prompt, or in every task
-through options.  Their numbers may be left out.  With K, the first K submissions of one trace_id (or
-else of one prompt) go wrong and the next is fine; without K, all go wrong.
+through options.  Their numbers may be left out.  With K, the first K submissions of one trace_id
+(AGCloud: X-Request-Id; or else of one prompt) go wrong and the next is fine; without K, all go wrong.
 """
 
 

@@ -1,5 +1,6 @@
 """The pictures that were made, and uploads that wait for their edit, as files of one folder."""
 
+import hashlib
 import shutil
 import tempfile
 import threading
@@ -25,6 +26,7 @@ class Picture:
     id: str
     format: str
     path: Path
+    sha256: str
     wishes: Wishes
     made_at: float = field(default_factory=time.monotonic)
     requests: int = 0
@@ -48,7 +50,8 @@ class Gallery:
 
     def add(self, data: bytes, image_format: str, wishes: Wishes) -> Picture:
         """Stores a picture; the oldest ones make room for it.  Raises `ClosedError`."""
-        picture = Picture(uuid4().hex, image_format, self._folder / uuid4().hex, wishes)
+        sha256 = hashlib.sha256(data).hexdigest()
+        picture = Picture(uuid4().hex, image_format, self._folder / uuid4().hex, sha256, wishes)
         with self._lock:
             self._write(picture.path, data)
             self._pictures[picture.id] = picture

@@ -62,7 +62,7 @@ class Ledger:
             self._submissions: dict[str, int] = {}
             self._most_at_once = self._submitting
             self._callbacks: dict[str, dict[str, Any]] = {}
-            self._images: deque[str] = deque(maxlen=MAX_COUNTS)
+            self._images: deque[dict[str, str]] = deque(maxlen=MAX_COUNTS)
             self._lookups: deque[float] = deque(maxlen=MAX_COUNTS)
 
     def attempt(self, word: Word, key: str, times: float) -> bool:
@@ -111,10 +111,10 @@ class Ledger:
                 entry["answers"].append(status)
             _put(self._callbacks, key, entry)
 
-    def made(self, picture_id: str) -> None:
-        """Counts a picture."""
+    def made(self, key: str, picture_id: str, sha256: str) -> None:
+        """Counts a picture that the submission under `key` has led to."""
         with self._lock:
-            self._images.append(picture_id)
+            self._images.append({"id": picture_id, "submission": key, "sha256": sha256})
 
     def asked(self) -> None:
         """Counts a lookup."""
@@ -141,7 +141,8 @@ class Ledger:
                     key: {"sent": entry["sent"], "answers": list(entry["answers"])}
                     for key, entry in self._callbacks.items()
                 },
-                "images_made": list(self._images),
+                "images_made": [image["id"] for image in self._images],
+                "images": list(self._images),
                 "lookups": {"count": len(self._lookups), "at": list(self._lookups)},
             }
 

@@ -1,16 +1,30 @@
 """Requests to a provider, and its answers in JSON."""
 
 import json
-from typing import Any
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
 from werkzeug import Request, Response
 
 from app.errors import ProviderError
+from app.sandbox.misbehaviours import MEGABYTE, Wishes, Word
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 
 class HangUpError(Exception):
     """The connection is to be cut, without an answer."""
+
+
+def hang_up(environ: "WSGIEnvironment") -> NoReturn:
+    """Cuts the connection of a request, whatever of its answer was sent."""
+    with suppress(OSError):
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    # What the server takes for a client that left: it says and sends nothing.
+    raise ConnectionAbortedError from None
 
 
 class ProviderRequest(Request):
@@ -42,14 +56,23 @@ def json_response(content: Any, status: int = 200) -> Response:
     return Response(json.dumps(content), status, mimetype="application/json")
 
 
+def padded(envelope: dict[str, Any], wishes: Wishes) -> dict[str, Any]:
+    """The envelope, with padding up to exactly the bytes of JSON that are wished."""
+    if Word.HUGE not in wishes:
+        return envelope
+    envelope = envelope | {"padding": ""}
+    missing = int(wishes[Word.HUGE] * MEGABYTE) - len(json.dumps(envelope))
+    return envelope | {"padding": "A" * max(0, missing)}
+
+
 def error_body(error: ProviderError, trace_id: str) -> dict[str, Any]:
-    """How both providers tell of an error."""
+    """How Ace Data Cloud, and whoever belongs to no provider, tells of an error."""
     return {"error": {"code": error.code, "message": str(error)}, "trace_id": trace_id}
 
 
-def refusal(error: ProviderError, trace_id: str) -> Response:
-    """The answer to a request that is not accepted."""
-    response = json_response(error_body(error, trace_id), error.status)
+def refusal(error: ProviderError, body: dict[str, Any]) -> Response:
+    """The answer to a request that is not accepted; `body` is how its provider says so."""
+    response = json_response(body, error.status)
     if error.retry_after is not None:
         response.headers["Retry-After"] = f"{error.retry_after:g}"
     return response

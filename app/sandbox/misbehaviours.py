@@ -26,6 +26,13 @@ class Word(StrEnum):
     BASE64 = "base64"
     HUGE = "huge"
     IMAGE_URL = "image_url"
+    LINKS = "links"
+
+    CUT_STREAM = "cut stream"
+    BROKEN_STREAM = "broken stream"
+    STREAM_ERROR = "stream error"
+    BAD_PARTIAL = "bad partial"
+    NO_DONE = "no done"
 
     LATE = "late"
     EARLY = "early"
@@ -64,7 +71,8 @@ class Stage(StrEnum):
 
     SUBMIT = "The answer to a submission"
     RESULT = "The result"
-    CALLBACK = "The callback"
+    STREAM = "The stream (AGCloud)"
+    CALLBACK = "The callback (Ace Data Cloud)"
     IMAGE = "The image and its host"
 
 
@@ -84,6 +92,7 @@ Wishes = Mapping[Word, float]
 
 _submit = partial(Misbehaviour, Stage.SUBMIT, number="K", default=math.inf)
 _result = partial(Misbehaviour, Stage.RESULT)
+_stream = partial(Misbehaviour, Stage.STREAM)
 _callback = partial(Misbehaviour, Stage.CALLBACK)
 _image = partial(Misbehaviour, Stage.IMAGE)
 
@@ -95,13 +104,23 @@ CATALOG: Mapping[Word, Misbehaviour] = {
     Word.HANG_UP_BEFORE: _submit("the connection is cut; nothing is accepted"),
     Word.HANG_UP_AFTER: _submit("the connection is cut, but the task is accepted and done"),
     Word.SLOW_ANSWER: Misbehaviour(
-        Stage.SUBMIT, "N seconds after the task is accepted ({})", "N", 30, 86400
+        Stage.SUBMIT,
+        "N seconds after the task is accepted or, by AGCloud, done ({})",
+        "N",
+        30,
+        86400,
     ),
     Word.FORBIDDEN: _result("moderation refuses: a failure, code forbidden"),
     Word.PARTIAL: _result("only N images of those asked for; without N one fewer", "N", math.inf),
-    Word.BASE64: _result("images in base64 instead of links"),
+    Word.BASE64: _result("images in base64 instead of links (Ace Data Cloud)"),
     Word.HUGE: _result("N megabytes of JSON, a valid base64 image in it ({})", "N", 20, 400),
-    Word.IMAGE_URL: _result("image_url at the top level instead of data"),
+    Word.IMAGE_URL: _result("image_url at the top level instead of data (Ace Data Cloud)"),
+    Word.LINKS: _result("links instead of base64 (AGCloud, which gives base64)"),
+    Word.CUT_STREAM: _stream("it ends after the partial images"),
+    Word.BROKEN_STREAM: _stream("the connection is cut after the partial images"),
+    Word.STREAM_ERROR: _stream("an error comes after the partial images"),
+    Word.BAD_PARTIAL: _stream("partial images that are none"),
+    Word.NO_DONE: _stream("it ends without data: [DONE]"),
     Word.LATE: _callback("N seconds after the work is done ({})", "N", 30, 86400),
     Word.EARLY: _callback("before the submission is answered"),
     Word.NEVER: _callback("not at all; the lookup knows the result"),

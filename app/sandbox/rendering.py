@@ -4,8 +4,9 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageEnhance, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps, UnidentifiedImageError
 
+from app.errors import ProviderError
 from app.sandbox import effects
 from app.sandbox.edits import Edit, bad_request
 from app.sandbox.rules import INPUT_FORMATS
@@ -41,6 +42,20 @@ def render(
     if edit.size:
         changed = ImageOps.fit(changed, edit.size)
     return encode(_with_background(changed, edit.background), edit)
+
+
+def unfinished(path: Path, edit: Edit, share: float) -> bytes:
+    """The picture as it was when that `share` of the work (0 to 1) was done: blurred.
+
+    A picture that was spoiled is as it is.
+    """
+    try:
+        with Image.open(path, formats=INPUT_FORMATS) as image:
+            _check_pixels(image, "picture")
+            blurred = image.convert("RGBA").filter(ImageFilter.GaussianBlur(12 * (1 - share)))
+    except (OSError, SyntaxError, ProviderError, Image.DecompressionBombError):
+        return path.read_bytes()
+    return encode(blurred, edit)
 
 
 def encode(image: Image.Image, edit: Edit) -> bytes:

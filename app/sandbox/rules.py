@@ -39,7 +39,7 @@ _LIMITS = {
 def limits_of(model: str | None) -> Limits:
     """The limits of that model; an unknown or unnamed one has only the general ones."""
     name = model or ""
-    return _LIMITS.get(name) or Limits(stepped=name.startswith("gpt-image-2"))
+    return _LIMITS.get(name) or Limits(stepped=name.startswith(("gpt-image-2", "git-image-2")))
 
 
 def check(edit: Edit, quality: str) -> None:

@@ -11,6 +11,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app.outbound import Outbound
 from app.sandbox.acedata import Acedata
+from app.sandbox.agcloud import Agcloud
 from app.sandbox.application import Application
 from app.sandbox.callbacks import Courier
 from app.sandbox.gallery import Gallery
@@ -37,7 +38,8 @@ class Sandbox:
         self._socket = socket.create_server((_ADDRESS, options.port), backlog=_BACKLOG)
         self.url = f"http://{_ADDRESS}:{self._socket.getsockname()[1]}"
         self._parts = _parts(options, self.url)
-        application = Application(self._parts, Acedata(self._parts).rules())
+        rules = [*Acedata(self._parts).rules(), *Agcloud(self._parts).rules()]
+        application = Application(self._parts, rules)
         self._server = make_server(
             _ADDRESS,
             options.port,

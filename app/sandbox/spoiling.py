@@ -10,6 +10,8 @@ from app.sandbox.misbehaviours import MEGABYTE, Wishes, Word
 
 HTML = b"<!doctype html><title>Sign in</title><h1>Please sign in to see this image</h1>\n"
 
+# Below the usual limit for one image: it is the body that shall be huge.
+_HUGE_BYTES = 45 * MEGABYTE
 # 900 million pixels of one bit: 112 MB unpacked, about 110 KB as a file.
 _BOMB_SIDE = 30_000
 
@@ -20,6 +22,8 @@ def spoil(data: bytes, wishes: Wishes) -> bytes:
         return bomb()
     if Word.NOT_AN_IMAGE in wishes:
         return HTML
+    if Word.HUGE in wishes:
+        data = noise(min(max(0, int(wishes[Word.HUGE] * MEGABYTE) * 3 // 4 - 2000), _HUGE_BYTES))
     if Word.BIG_IMAGE in wishes:
         data = noise(int(wishes[Word.BIG_IMAGE] * MEGABYTE))
     if Word.TRUNCATED_PNG in wishes:

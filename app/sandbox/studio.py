@@ -37,7 +37,7 @@ class Studio:
         mask = rendering.open_image(edit.mask, "mask") if edit.mask else None
         return [
             self._gallery.add(
-                spoil(rendering.render(images, mask, edit, index), wishes),
+                spoil(rendering.render(images, mask, edit, index), _for(index - first, wishes)),
                 edit.output_format,
                 wishes,
             )
@@ -57,6 +57,11 @@ class Studio:
         except OutboundError as error:
             reason = str(error)
         raise bad_request(f"image {url} cannot be downloaded: {reason}")
+
+
+def _for(place: int, wishes: Wishes) -> Wishes:
+    """What is to be wrong with the image at `place`: one that is huge is enough."""
+    return wishes if place == 0 else {word: n for word, n in wishes.items() if word != Word.HUGE}
 
 
 def _count(edit: Edit, wishes: Wishes) -> int:

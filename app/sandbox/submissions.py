@@ -10,6 +10,7 @@ from app.sandbox.edits import Edit, bad_request
 from app.sandbox.fields import Fields
 from app.sandbox.misbehaviours import Wishes
 
+FORMATS = ("auto", "png", "jpeg", "webp")
 QUALITIES = ("auto", "high", "medium", "low", "standard")
 
 
@@ -28,7 +29,7 @@ def read(request: Request, given: Fields) -> tuple[Edit, Wishes]:
         mask=masks[0].read() if masks else None,
         n=fields.integer(given, "n", 1, 10) or 1,
         size=_size(fields.text(given, "size")),
-        output_format=fields.choice(given, "output_format", "png", "jpeg", "webp"),
+        output_format=_format(fields.choice(given, "output_format", *FORMATS)),
         compression=fields.integer(given, "output_compression", 0, 100),
         background=fields.choice(given, "background", "auto", "opaque", "transparent"),
         base64=fields.choice(given, "response_format", "url", "b64_json") == "b64_json",
@@ -50,6 +51,10 @@ def _links(value: Any) -> tuple[str, ...]:
     if not all(fields.is_link(link) for link in links):
         raise bad_request("image must be an http(s) URL, an array of them, or files of a form")
     return tuple(links)
+
+
+def _format(name: str) -> str:
+    return "png" if name == "auto" else name
 
 
 def _size(value: str | None) -> tuple[int, int] | None:

@@ -62,6 +62,7 @@ class Client:
         files: list[tuple[str, bytes]],
         prompt: str = "grayscale",
         path: str = EDITS,
+        request_id: str | None = None,
         **fields: str,
     ) -> Answer:
         """The answer to an edit of uploaded files, each under its field's name."""
@@ -71,7 +72,8 @@ class Client:
         parts += [*fields.items(), ("prompt", prompt)]
         # Not left to urllib3, which would not add its boundary to the headers that are given.
         body, content_type = urllib3.encode_multipart_formdata(parts)
-        headers = {**self._headers, "Content-Type": content_type}
+        named = {"X-Request-Id": request_id} if request_id else {}
+        headers = {**self._headers, **named, "Content-Type": content_type}
         response = self.pool.request("POST", f"{self.url}{path}", body=body, headers=headers)
         return Answer(response.status, response.headers, response.data)
 

@@ -1,26 +1,22 @@
 """Ace Data Cloud's JSON: results, failures and tasks, as its documentation and SDK have them."""
 
 import base64
-import json
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from app.errors import ProviderError
-from app.sandbox import spoiling
 from app.sandbox.edits import Edit
 from app.sandbox.gallery import Picture
 from app.sandbox.ledger import Task
-from app.sandbox.messages import error_body
-from app.sandbox.misbehaviours import MEGABYTE, Wishes, Word
+from app.sandbox.messages import error_body, padded
+from app.sandbox.misbehaviours import Wishes, Word
 
 TASK_TYPE = "images_edits"
 # Whose the tasks are: there is one user, with one application.
 OWNER = "sandbox"
 
 _DEFAULT_MODEL = "gpt-image-1"
-# Below the usual limit for one image: it is the body that shall be huge.
-_HUGE_IMAGE_BYTES = 45 * MEGABYTE
 
 
 def accepted(task: Task) -> dict[str, Any]:
@@ -37,7 +33,7 @@ def success(
     task: Task, edit: Edit, pictures: Iterable[Picture], wishes: Wishes, base_url: str
 ) -> dict[str, Any]:
     """The result of a task, its images as links under `base_url` or in base64."""
-    in_base64 = edit.base64 or Word.BASE64 in wishes
+    in_base64 = edit.base64 or not wishes.keys().isdisjoint({Word.BASE64, Word.HUGE})
     items = [_item(picture, base_url, in_base64=in_base64) for picture in pictures]
     if Word.IMAGE_URL in wishes and not in_base64:
         return accepted(task) | {"image_url": items[0]["url"]}
@@ -46,10 +42,8 @@ def success(
         items = [item | {"revised_prompt": f"{edit.prompt} (revised)"} for item in items]
     envelope = accepted(task) | {"created": int(time.time()), "model": model, "data": items}
     if not model.startswith("dall-e"):
-        envelope["usage"] = _usage(edit, len(items))
-    if Word.HUGE in wishes:
-        return _enlarged(envelope, int(wishes[Word.HUGE] * MEGABYTE))
-    return envelope
+        envelope["usage"] = usage(edit, len(items))
+    return padded(envelope, wishes)
 
 
 def looked_up(task: Task) -> dict[str, Any]:
@@ -79,18 +73,10 @@ def _item(picture: Picture, base_url: str, *, in_base64: bool) -> dict[str, Any]
     return {"url": f"{base_url}/images/{picture.name}"}
 
 
-def _usage(edit: Edit, results: int) -> dict[str, int]:
+def usage(edit: Edit, results: int) -> dict[str, int]:
+    """What the edit is billed as, in tokens."""
     tokens = {
         "input_tokens": len(edit.prompt.split()) + 100 * len(edit.images),
         "output_tokens": 1000 * results,
     }
     return tokens | {"total_tokens": sum(tokens.values())}
-
-
-def _enlarged(envelope: dict[str, Any], size: int) -> dict[str, Any]:
-    """The envelope with a large image, and with padding up to exactly `size` bytes of JSON."""
-    image = spoiling.noise(min(max(0, size * 3 // 4 - 2000), _HUGE_IMAGE_BYTES))
-    first = {"b64_json": base64.b64encode(image).decode()}
-    envelope = envelope | {"data": [first, *envelope["data"][1:]], "padding": ""}
-    missing = size - len(json.dumps(envelope))
-    return envelope | {"padding": "A" * max(0, missing)}

@@ -85,7 +85,7 @@ class Work:
     def _success(self, job: Job, *, first: int) -> dict[str, Any]:
         pictures = self._parts.studio.make(job.edit, job.wishes, first=first)
         for picture in pictures:
-            self._parts.ledger.made(picture.id)
+            self._parts.ledger.made(job.task.key, picture.id, picture.sha256)
         return envelopes.success(job.task, job.edit, pictures, job.wishes, self._parts.base_url)
 
     def _callback(self, job: Job, envelope: dict[str, Any]) -> Callback | None:
