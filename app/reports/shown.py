@@ -1,17 +1,14 @@
-"""Read-only queries: what the lookups and the pages show."""
+"""How tasks, images and callbacks are shown as JSON."""
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select, true
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session, defer
 
-from app.columns import clean, db_now
-from app.errors import NotFoundError
 from app.models import (
     Callback,
     Event,
@@ -19,57 +16,12 @@ from app.models import (
     ImageStatus,
     Input,
     Task,
-    TaskStatus,
-    Verdict,
-    Worker,
-    first_id,
 )
 from app.services import Services
 from app.signing import Picture
 
 Json = dict[str, Any]
 Owned = TypeVar("Owned", Callback, Event, Image, Input)
-
-
-@dataclass(frozen=True)
-class TaskFilter:
-    """Which tasks; None means any."""
-
-    status: TaskStatus | None = None
-    provider: str | None = None
-    model: str | None = None
-    trace_id: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    q: str | None = None
-
-
-@dataclass(frozen=True)
-class CallbackFilter:
-    """Which callbacks; None means any."""
-
-    verdict: Verdict | None = None
-    task_id: UUID | None = None
-    created_after: datetime | None = None
-
-
-def find_task(session: Session, id_: str) -> Task:
-    """The task by our id or by the provider's.  Raises `NotFoundError`."""
-    task = session.get(Task, uuid) if (uuid := _uuid(id_)) else None
-    if task is None:
-        named = select(Task).where(Task.provider_task_id == clean(id_)).order_by(Task.id.desc())
-        task = session.scalars(named.limit(1)).first()
-    if task is None:
-        raise NotFoundError(f"there is no task {id_!r}")
-    return task
-
-
-def task_id_of(session: Session, id_: str) -> UUID:
-    """Our id of a task, by ours or the provider's; the nil UUID, which no task has, for none."""
-    try:
-        return find_task(session, id_).id
-    except NotFoundError:
-        return UUID(int=0)
 
 
 def task_in_full(services: Services, session: Session, task: Task) -> Json:
@@ -103,55 +55,6 @@ def tasks_in_short(services: Services, session: Session, tasks: Sequence[Task]) 
     """The short form of each task: without its request, inputs, callbacks and timeline."""
     images = _images_of(session, [task.id for task in tasks])
     return [_short(services, task, images[task.id]) for task in tasks]
-
-
-def list_tasks(
-    session: Session, wanted: TaskFilter, *, limit: int, before: UUID | None
-) -> tuple[Sequence[Task], UUID | None]:
-    """A page of tasks, the newest first, and where the next page begins."""
-    query = select(Task).where(*_task_conditions(wanted)).order_by(Task.id.desc())
-    if before is not None:
-        query = query.where(Task.id < before)
-    rows = session.scalars(query.limit(limit + 1)).all()
-    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
-
-
-def list_callbacks(
-    session: Session, wanted: CallbackFilter, *, limit: int, before: UUID | None
-) -> tuple[list[Json], UUID | None]:
-    """A page of callbacks, the newest first, and where the next page begins."""
-    conditions: list[ColumnElement[bool]] = []
-    if wanted.verdict:
-        conditions.append(Callback.verdict == wanted.verdict)
-    if wanted.task_id:
-        conditions.append(Callback.task_id == wanted.task_id)
-    if wanted.created_after:
-        conditions.append(Callback.id >= first_id(wanted.created_after))
-    if before is not None:
-        conditions.append(Callback.id < before)
-    query = select(Callback).where(*conditions).order_by(Callback.id.desc())
-    rows = session.scalars(query.limit(limit + 1)).all()
-    items = [_callback_in_log(callback) for callback in rows[:limit]]
-    return items, rows[limit - 1].id if len(rows) > limit else None
-
-
-def find_picture(session: Session, picture: Picture, id_: UUID) -> tuple[Image | Input, str | None]:
-    """The image or input that an address stands for, and its key in storage if it has one.
-
-    Raises `NotFoundError`.
-    """
-    row = session.get(Input, id_) if picture is Picture.INPUT else session.get(Image, id_)
-    if row is None:
-        raise NotFoundError("there is no such image")
-    if isinstance(row, Image) and picture is Picture.THUMBNAIL:
-        return row, row.thumbnail_key
-    return row, row.key
-
-
-def worker_seen(session: Session, within_seconds: float) -> bool:
-    """Whether any worker was seen that lately."""
-    recent = select(Worker.name).where(Worker.seen_at > db_now(-within_seconds)).limit(1)
-    return session.scalar(recent) is not None
 
 
 def rfc3339(at: datetime | None) -> str | None:
@@ -226,7 +129,7 @@ def _callback_of_task(callback: Callback) -> Json:
     }
 
 
-def _callback_in_log(callback: Callback) -> Json:
+def callback_in_log(callback: Callback) -> Json:
     return {
         **_callback_of_task(callback),
         "task_id": callback.task_id and str(callback.task_id),
@@ -253,42 +156,3 @@ def _by_task(session: Session, query: Select[Owned]) -> dict[UUID | None, list[O
     for row in session.scalars(query):
         found[row.task_id].append(row)
     return found
-
-
-def _task_conditions(wanted: TaskFilter) -> list[ColumnElement[bool]]:
-    conditions = [
-        column == value
-        for column, value in (
-            (Task.status, wanted.status),
-            (Task.provider, wanted.provider),
-            (Task.model, wanted.model),
-            (Task.trace_id, wanted.trace_id),
-        )
-        if value is not None
-    ]
-    if wanted.created_after:
-        conditions.append(Task.id >= first_id(wanted.created_after))
-    if wanted.created_before:
-        conditions.append(Task.id < first_id(wanted.created_before))
-    if wanted.q:
-        conditions.append(_matches(wanted.q))
-    return conditions
-
-
-def _matches(q: str) -> ColumnElement[bool]:
-    """A task whose id, ours or the provider's, begins with `q`, or whose prompt has all of its words."""
-    q = clean(q.strip())
-    words = [Task.prompt.icontains(word, autoescape=True) for word in q.split()]
-    either = or_(Task.provider_task_id.startswith(q, autoescape=True), and_(true(), *words))
-    hexadecimal = q.lower().replace("-", "")
-    if not 0 < len(hexadecimal) <= 32 or set(hexadecimal) - set("0123456789abcdef"):
-        return either
-    first, last = UUID(hexadecimal.ljust(32, "0")), UUID(hexadecimal.ljust(32, "f"))
-    return or_(Task.id.between(first, last), either)
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

@@ -1,0 +1,37 @@
+"""Read-only queries: what the lookups and the pages show."""
+
+from app.reports.finding import find_picture, find_task, task_id_of
+from app.reports.lists import CallbackFilter, TaskFilter, list_callbacks, list_tasks
+from app.reports.overview import Acceptance, Hour, Overview, overview
+from app.reports.problems import Problem, Trouble, worker_seen
+from app.reports.rates import Figures, Spread, figures_since, summed
+from app.reports.rows import TaskRow, task_rows, tasks_for_page
+from app.reports.shown import rfc3339, task_in_full, tasks_in_full, tasks_in_short
+
+__all__ = [
+    "Acceptance",
+    "CallbackFilter",
+    "Figures",
+    "Hour",
+    "Overview",
+    "Problem",
+    "Spread",
+    "TaskFilter",
+    "TaskRow",
+    "Trouble",
+    "figures_since",
+    "find_picture",
+    "find_task",
+    "list_callbacks",
+    "list_tasks",
+    "overview",
+    "rfc3339",
+    "summed",
+    "task_id_of",
+    "task_in_full",
+    "task_rows",
+    "tasks_for_page",
+    "tasks_in_full",
+    "tasks_in_short",
+    "worker_seen",
+]

@@ -1,0 +1,50 @@
+"""Finding one task, one picture."""
+
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.columns import clean
+from app.errors import NotFoundError
+from app.models import Image, Input, Task
+from app.signing import Picture
+
+
+def find_task(session: Session, id_: str) -> Task:
+    """The task by our id or by the provider's.  Raises `NotFoundError`."""
+    task = session.get(Task, uuid) if (uuid := _uuid(id_)) else None
+    if task is None:
+        named = select(Task).where(Task.provider_task_id == clean(id_)).order_by(Task.id.desc())
+        task = session.scalars(named.limit(1)).first()
+    if task is None:
+        raise NotFoundError(f"there is no task {id_!r}")
+    return task
+
+
+def task_id_of(session: Session, id_: str) -> UUID:
+    """Our id of a task, by ours or the provider's; the nil UUID, which no task has, for none."""
+    try:
+        return find_task(session, id_).id
+    except NotFoundError:
+        return UUID(int=0)
+
+
+def find_picture(session: Session, picture: Picture, id_: UUID) -> tuple[Image | Input, str | None]:
+    """The image or input that an address stands for, and its key in storage if it has one.
+
+    Raises `NotFoundError`.
+    """
+    row = session.get(Input, id_) if picture is Picture.INPUT else session.get(Image, id_)
+    if row is None:
+        raise NotFoundError("there is no such image")
+    if isinstance(row, Image) and picture is Picture.THUMBNAIL:
+        return row, row.thumbnail_key
+    return row, row.key
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
