@@ -1,14 +1,15 @@
 """An edit on its way to the provider: created, submitted once, and what becomes of that."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import events, inbox, jobs, tasks
+from app import events, inbox, jobs, tasks, uploads
 from app.columns import db_now
 from app.errors import (
     BlockedAddressError,
@@ -22,8 +23,8 @@ from app.events import Fact, Happened
 from app.jobs import Job, Kind
 from app.models import Input, Role, Source, Task, TaskStatus, made_at, new_id
 from app.outbound import Limits
-from app.providers.base import Accepted, Answered, Edit, Submission, Unknown
-from app.providers.rules import Choice, Flag, Integer, Labels, Rules, Text
+from app.providers.base import Accepted, Answered, Edit, File, Submission, Unknown
+from app.providers.rules import NO_FILES, Choice, Files, Flag, Integer, Labels, Rules, Text
 from app.services import Services
 
 log = structlog.get_logger()
@@ -46,12 +47,23 @@ OUR_RULES = Rules(
 
 def known_fields(services: Services) -> set[str]:
     """The fields that there are rules for; all others pass to the provider as they are."""
-    theirs = (provider.fields for provider in services.providers.values())
+    theirs = (provider.rules.fields for provider in services.providers.values())
     return set(OUR_RULES.fields).union(*theirs)
 
 
-def check_request(services: Services, body: Mapping[str, Any], default_provider: str) -> str:
-    """The provider of a submission, every known field of which was found good.
+def parse_form(
+    services: Services, texts: Mapping[str, Any], default_provider: str
+) -> dict[str, Any]:
+    """The values that the fields of a form mean; a text that means none stays, to be refused."""
+    values = OUR_RULES.parse(texts)
+    provider = services.providers.get(str(texts.get("provider", default_provider)))
+    return provider.rules.parse(values) if provider else values
+
+
+def check_request(
+    services: Services, body: Mapping[str, Any], default_provider: str, files: Files = NO_FILES
+) -> str:
+    """The provider of a submission, every known field and file of which was found good.
 
     Raises `InvalidFieldError`, which names the field, the value and the rule.
     """
@@ -60,7 +72,7 @@ def check_request(services: Services, body: Mapping[str, Any], default_provider:
     known = Choice(tuple(services.providers))
     if not known.allows(provider):
         raise InvalidFieldError("provider", f"provider: expected {known}, not {provider!r}")
-    services.providers[provider].check(body)
+    services.providers[provider].rules.check(body, files)
     if callback_url := body.get("callback_url"):
         check_subscriber_url(services, "callback_url", callback_url)
     return str(provider)
@@ -86,10 +98,15 @@ def create(
     *,
     provider: str,
     api_key_id: UUID | None,
+    task_id: UUID | None = None,
+    inputs: Sequence[Input] = (),
 ) -> Task:
-    """Store a submission that was found good, and enqueue it."""
+    """Store a submission that was found good, and enqueue it.
+
+    One with files has got its `task_id` before, because they are in storage under it: `inputs`.
+    """
     config = services.config
-    task_id = new_id()
+    task_id = task_id or new_id()
     task = Task(
         id=task_id,
         created_at=made_at(task_id),
@@ -105,7 +122,7 @@ def create(
     )
     session.add(task)
     session.flush()
-    session.add_all(_inputs(task.id, body.get("image")))
+    session.add_all([*_linked_inputs(task.id, body.get("image")), *inputs])
     events.record(session, Fact(task.id, Happened.CREATED))
     jobs.enqueue(session, jobs.New(Kind.SUBMIT, task.id, provider=provider))
     return task
@@ -114,12 +131,14 @@ def create(
 def submit(services: Services, job: Job) -> jobs.Conclusion | None:
     """Send the edit to the provider: at most once, because it costs money.
 
-    Raises `NotSentError` and `ProviderError` where nothing was begun, so that it may be sent again.
+    Raises `NotSentError`, `ProviderError` and `StorageError` where nothing was begun, so that it may
+    be sent again.
     """
-    task = _begin(services, job)
-    if task is None:
-        return None
-    submission = _send(services, job, task)
+    with uploads.at_hand(services, _inputs_of(services, job)) as files:
+        task = _begin(services, job)
+        if task is None:
+            return None
+        submission = _send(services, job, task, files)
     return partial(_conclude, services, task, submission)
 
 
@@ -159,12 +178,18 @@ def _begin(services: Services, job: Job) -> Task | None:
         return task
 
 
-def _send(services: Services, job: Job, task: Task) -> Submission:
+def _inputs_of(services: Services, job: Job) -> Sequence[Input]:
+    mine = select(Input).filter_by(task_id=_task_id(job)).order_by(Input.role, Input.index)
+    with services.db.reading() as session:
+        return session.scalars(mine).all()
+
+
+def _send(services: Services, job: Job, task: Task, files: tuple[File, ...]) -> Submission:
     provider = services.providers[task.provider]
     token = services.signing.callback_token(task.provider, task.id)
     fields = {name: value for name, value in task.request.items() if name not in OUR_RULES.fields}
     url = f"{services.config.public_url}/callbacks/{token}"
-    request = provider.submit_request(Edit(task.id, fields, url))
+    request = provider.submit_request(Edit(task.id, fields, url, files))
     # This process may have been stopped since the transaction above.
     job.lease.ensure_held()
     try:
@@ -192,7 +217,7 @@ def _conclude(services: Services, sent: Task, submission: Submission, session: S
             tasks.uncertain(session, task, reason)
 
 
-def _inputs(task_id: UUID, image: str | list[str] | None) -> list[Input]:
+def _linked_inputs(task_id: UUID, image: str | list[str] | None) -> list[Input]:
     urls = image if isinstance(image, list) else [image] if image else []
     return [
         Input(task_id=task_id, role=Role.IMAGE, index=index, source_url=url)

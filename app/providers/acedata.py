@@ -4,11 +4,12 @@ The rules are those of its "OpenAI Images Edits API" document and of its publish
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from app.errors import InvalidResultError, ProviderError
+from app.providers import multipart
 from app.providers.base import (
     Accepted,
     Answered,
@@ -26,6 +27,7 @@ from app.providers.rules import (
     FileOnly,
     Flag,
     FreeSize,
+    ImageFiles,
     ImageUrls,
     Integer,
     Needs,
@@ -50,8 +52,15 @@ ERROR_STATUSES = {
     "timeout": 504,
 }
 
+_EDITS = "/openai/images/edits"
+
 # The provider's ids are UUIDs; PostgreSQL's index takes no value of thousands of characters.
 MAX_ID_LENGTH = 255
+
+# The provider's MB: what is a little above one in either reading is its to refuse.
+_MB = 2**20
+# What is our own way of answering: the provider calls back, and sends nothing before.
+_OURS = frozenset({"stream", "partial_images"})
 
 _FOUR_SIZES = {"size": Choice(("auto", "1024x1024", "1536x1024", "1024x1536"))}
 _FREE_SIZES = {"size": FreeSize(16, 3840, 655_360, 8_294_400, 3)}
@@ -80,6 +89,7 @@ RULES = Rules(
     },
     models={
         "dall-e-2": {
+            "image": ImageUrls(1),
             "prompt": Text(1000),
             "quality": Choice(("standard",)),
             "size": Choice(("256x256", "512x512", "1024x1024")),
@@ -100,6 +110,20 @@ RULES = Rules(
         Needs("output_compression", None, "output_format", ("jpeg", "webp"), default="png"),
         Needs("response_format", "b64_json", "n", (1,), default=1),
     ),
+    files={
+        "image": ImageFiles(16, largest=50 * _MB - 1),
+        "mask": ImageFiles(
+            1,
+            largest=4 * _MB,
+            formats=("png",),
+            alpha=True,
+            same_size_as="image",
+            together_with="image",
+        ),
+    },
+    model_files={
+        "dall-e-2": {"image": ImageFiles(1, largest=4 * _MB - 1, formats=("png",), square=True)}
+    },
 )
 
 
@@ -108,23 +132,23 @@ class AceData:
 
     name = "acedata"
     has_lookup = True
-    fields: Collection[str] = RULES.fields.keys()
+    rules = RULES
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
 
-    def check(self, fields: Mapping[str, Any]) -> None:
-        """Raise `InvalidFieldError` for the first of `fields` that the provider would refuse."""
-        RULES.check(fields)
-
     def submit_request(self, edit: Edit) -> Request:
-        """A JSON body: the caller's fields, our callback URL, and our task id as `trace_id`."""
+        """The caller's fields, our callback URL, and our task id as `trace_id`; a form with files."""
         body = {
-            **edit.fields,
+            **{name: value for name, value in edit.fields.items() if name not in _OURS},
             "callback_url": edit.callback_url,
             "trace_id": str(edit.task_id),
         }
-        return self._post("/openai/images/edits", body)
+        if not edit.files:
+            return self._post(_EDITS, body)
+        headers, form = multipart.encode(body, edit.files)
+        url = self._credentials.base_url + _EDITS
+        return Request("POST", url, {**self._credentials.headers(), **headers}, form)
 
     def read_submission(self, response: Response) -> Submission:
         """Accepted with a task id, or answered at once; anything unclear is `Unknown`.

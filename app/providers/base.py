@@ -1,11 +1,12 @@
 """What all providers have in common: the values that go in and come out of their pure functions."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 from uuid import UUID
 
 from app.errors import ProviderError
+from app.providers.rules import Rules
 from app.wire import Request, Response
 
 
@@ -90,13 +91,7 @@ class Provider(Protocol):
     name: str
     # Whether it can be asked what became of a task.
     has_lookup: bool
-
-    @property
-    def fields(self) -> Collection[str]:
-        """The names of the fields that it has rules for."""
-
-    def check(self, fields: Mapping[str, Any]) -> None:
-        """Raise `InvalidFieldError` for the first of `fields` that the provider would refuse."""
+    rules: Rules
 
     def submit_request(self, edit: Edit) -> Request:
         """The request that submits `edit`."""

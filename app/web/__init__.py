@@ -26,7 +26,9 @@ from app.web import (
     pictures,
     submissions,
 )
+from app.web.intake import Budget
 from app.web.middleware import observed
+from app.web.reading import UPLOADS_IN_FLIGHT
 from app.web.receiver import Receiver
 from app.web.waiting import Waiters
 
@@ -62,6 +64,7 @@ def create_app(services: Services) -> Flask:
     app.config.update(_settings(config))
     app.extensions["services"] = services
     app.extensions["waiters"] = Waiters(services.db, THREADS - FREE_THREADS)
+    app.extensions["uploads"] = Budget(UPLOADS_IN_FLIGHT * config.max_upload_bytes)
     app.extensions["checks"] = health.checks(services)
     app.jinja_env.filters["own_path"] = pages.own_path
     app.before_request(auth.check)

@@ -63,23 +63,33 @@ def received(request: Request, limit: int, budget: Budget) -> Iterator[Received]
 
     Raises `HttpError` (400 for one that was cut off, 413, 415) and `UnavailableError`.
     """
-    if (request.content_length or 0) > limit:
-        raise too_large(limit)
-    with SpooledTemporaryFile(max_size=INLINE_BYTES) as file, _Claim(budget) as claim:
+    with (
+        SpooledTemporaryFile(max_size=INLINE_BYTES) as file,
+        incoming(request, limit, budget) as pieces,
+    ):
         digest = hashlib.sha256()
         problem = None
         try:
-            for piece in _inflated(request, limit):
+            for piece in pieces:
                 digest.update(piece)
                 file.write(piece)
-                if file.tell() > limit:
-                    raise too_large(limit)
-                claim.grow_to(file.tell())
         except zlib.error as error:
             problem = f"{BROKEN_TRANSFER}: {error}"
         size = file.tell()
         file.seek(0)
         yield Received(file, size, digest.hexdigest(), problem)
+
+
+@contextmanager
+def incoming(request: Request, limit: int, budget: Budget) -> Iterator[Iterator[bytes]]:
+    """The same in pieces, as they come; what was taken of the budget is given back at the end.
+
+    Reading them raises what `received` does, and `zlib.error`.
+    """
+    if (request.content_length or 0) > limit:
+        raise too_large(limit)
+    with _Claim(budget) as claim:
+        yield _counted(_inflated(request, limit), limit, claim)
 
 
 class _Claim:
@@ -104,6 +114,16 @@ class _Claim:
 def too_large(limit: int) -> HttpError:
     """The answer to a body above `limit` bytes."""
     return HttpError("too_large", f"the body is larger than {limit:,} bytes")
+
+
+def _counted(pieces: Iterator[bytes], limit: int, claim: _Claim) -> Iterator[bytes]:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > limit:
+            raise too_large(limit)
+        claim.grow_to(size)
+        yield piece
 
 
 def _inflated(request: Request, limit: int) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from typing import cast
 from flask import current_app, request
 
 from app.services import Services
+from app.web.intake import Budget
 from app.web.middleware import REQUEST_ID
 from app.web.waiting import Waiters
 
@@ -17,6 +18,11 @@ def services() -> Services:
 def waiters() -> Waiters:
     """Who waits for tasks in this process."""
     return cast(Waiters, current_app.extensions["waiters"])
+
+
+def upload_budget() -> Budget:
+    """How much may be uploaded to this process at once."""
+    return cast(Budget, current_app.extensions["uploads"])
 
 
 def request_id() -> str:

@@ -3,19 +3,22 @@
 import time
 from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from flask import Blueprint, Response, g, jsonify, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import select
+from werkzeug.wrappers import Request
 
-from app import edits, tasks
-from app.models import FINAL, Image, ImageStatus, Scope, Task, TaskStatus
+from app import edits, tasks, uploads
+from app.models import FINAL, Image, ImageStatus, Scope, Task, TaskStatus, new_id
 from app.signing import Picture
-from app.web import parameters
+from app.uploads import Submission
+from app.web import reading
 from app.web.auth import requires
 from app.web.envelope import HttpError
-from app.web.state import services, waiters
+from app.web.state import services, upload_budget, waiters
 
 bp = Blueprint("submissions", __name__)
 
@@ -26,27 +29,39 @@ bp = Blueprint("submissions", __name__)
 @requires(Scope.SUBMIT)
 def submit() -> ResponseReturnValue:
     """Store the edit and answer: at once for `async` and `callback_url`, else with the result."""
+    with ExitStack() as place:
+        with _submission() as given:
+            at_once = given.fields.get("async") or "callback_url" in given.fields
+            if not at_once:
+                place.enter_context(waiters().place())
+            task = _create(given)
+        # The uploaded files are gone from this machine by now.
+        return _accepted(task) if at_once else _await_result(task, given.fields)
+
+
+def _submission() -> AbstractContextManager[Submission]:
     parts = services()
-    request.max_content_length = parts.config.max_upload_bytes
-    known = edits.known_fields(parts)
-    # A known field that is null is one that is not there.
-    body = {
-        name: value
-        for name, value in parameters.json_object().items()
-        if value is not None or name not in known
-    }
     default = "agcloud" if request.path == "/v1/image/edits" else parts.config.default_provider
-    provider = edits.check_request(parts, body, default)
-    if body.get("async") or "callback_url" in body:
-        return _accepted(_create(body, provider))
-    with waiters().place():
-        return _await_result(_create(body, provider), body)
+    # Not Flask's own: that one has a limit for the forms of pages.
+    plain = Request(request.environ, populate_request=False)
+    return reading.submission(plain, parts, upload_budget(), default_provider=default)
 
 
-def _create(body: Mapping[str, Any], provider: str) -> Task:
-    parts = services()
-    with parts.db.transaction() as session:
-        return edits.create(session, parts, body, provider=provider, api_key_id=g.key.id)
+def _create(given: Submission) -> Task:
+    parts, task_id = services(), new_id()
+    with (
+        uploads.stored(parts, task_id, given.uploads) as inputs,
+        parts.db.transaction() as session,
+    ):
+        return edits.create(
+            session,
+            parts,
+            given.fields,
+            provider=given.provider,
+            api_key_id=g.key.id,
+            task_id=task_id,
+            inputs=inputs,
+        )
 
 
 def _accepted(task: Task) -> Response:

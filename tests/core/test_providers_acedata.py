@@ -260,7 +260,7 @@ def test_a_lookup_gives_what_the_provider_knows() -> None:
 )
 def test_what_the_provider_would_refuse_is_refused_here(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidFieldError) as caught:
-        ACEDATA.check(submission(**fields))
+        ACEDATA.rules.check(submission(**fields))
     assert caught.value.param == param
 
 
@@ -281,4 +281,4 @@ def test_what_the_provider_would_refuse_is_refused_here(fields: dict[str, Any], 
     ],
 )
 def test_what_the_provider_takes_is_let_through(fields: dict[str, Any]) -> None:
-    ACEDATA.check(submission(**fields))
+    ACEDATA.rules.check(submission(**fields))

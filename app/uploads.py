@@ -1,0 +1,135 @@
+"""What is submitted, files and all: recognised by a digest, kept in storage, at hand when it is sent."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
+from uuid import UUID
+
+import structlog
+
+from app.errors import StorageError
+from app.models import Input, Role
+from app.providers.base import File
+from app.providers.rules import FileFacts, Files
+from app.services import Services
+
+log = structlog.get_logger()
+
+_COPY_BYTES = 2**20
+_EXTENSIONS = {"jpeg": "jpg"}
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file of a submission; `file` is on disk, can seek, and is closed with its request."""
+
+    role: Role
+    file: BinaryIO = field(repr=False)
+    facts: FileFacts
+    sha256: str
+
+    @property
+    def content_type(self) -> str:
+        """What the bytes are, whatever the caller says."""
+        return (
+            f"image/{self.facts.header.format}" if self.facts.header else "application/octet-stream"
+        )
+
+    @property
+    def extension(self) -> str:
+        """What a file of that type is called."""
+        form = self.facts.header.format if self.facts.header else "bin"
+        return _EXTENSIONS.get(form, form)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a caller asks of `provider`: fields with their types, however they came, and files."""
+
+    provider: str
+    fields: Mapping[str, Any]
+    uploads: tuple[Upload, ...] = ()
+
+    @property
+    def files(self) -> Files:
+        """The facts of the files, by the name of their field."""
+        found: dict[str, list[FileFacts]] = {}
+        for upload in self.uploads:
+            found.setdefault(upload.role, []).append(upload.facts)
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """The same for the same fields and files sent to the same provider, and for nothing else.
+
+        The order of fields, a form's boundary and the names of files do not matter.
+        """
+        fields = {name: value for name, value in self.fields.items() if name != "provider"}
+        files = [[upload.role, upload.sha256] for upload in self.uploads]
+        canonical = json.dumps([self.provider, fields, files], sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@contextmanager
+def stored(services: Services, task_id: UUID, uploads: Sequence[Upload]) -> Iterator[list[Input]]:
+    """Put `uploads` into storage and give their rows; take them out again if the block fails.
+
+    Raises `StorageError`.
+    """
+    inputs = [_row(task_id, upload, uploads[:place]) for place, upload in enumerate(uploads)]
+    try:
+        for upload, row in zip(uploads, inputs, strict=True):
+            upload.file.seek(0)
+            services.storage.put(str(row.key), upload.file, upload.content_type)
+        yield inputs
+    except BaseException:
+        _forget(services, [str(row.key) for row in inputs])
+        raise
+
+
+@contextmanager
+def at_hand(services: Services, inputs: Sequence[Input]) -> Iterator[tuple[File, ...]]:
+    """The uploaded ones of `inputs` as files to send, on this machine's disk until the block ends.
+
+    Raises `StorageError` before any of them is sent: while they are, it would leave in doubt what
+    the provider has got.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="postback-")))
+        yield tuple(_fetch(services, row, folder) for row in inputs if row.key)
+
+
+def _row(task_id: UUID, upload: Upload, before: Sequence[Upload]) -> Input:
+    index = sum(other.role is upload.role for other in before)
+    return Input(
+        task_id=task_id,
+        role=upload.role,
+        index=index,
+        key=f"inputs/{task_id}/{upload.role}-{index}.{upload.extension}",
+        content_type=upload.content_type,
+        size=upload.facts.size,
+    )
+
+
+def _fetch(services: Services, row: Input, folder: Path) -> File:
+    name = str(row.key).rpartition("/")[2]
+    path = folder / name
+    with services.storage.open(str(row.key)) as stream, path.open("wb") as copy:
+        shutil.copyfileobj(stream, copy, _COPY_BYTES)
+    content_type = row.content_type or "application/octet-stream"
+    return File(row.role, name, content_type, path.stat().st_size, lambda: path.open("rb"))
+
+
+def _forget(services: Services, keys: Sequence[str]) -> None:
+    try:
+        services.storage.delete(keys)
+    except StorageError as error:
+        # Storage that is down took nothing, or what it took is an orphan.
+        log.warning("uploads may be left behind", action="upload", error=str(error))
