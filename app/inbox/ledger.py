@@ -96,10 +96,10 @@ class _Ledger:
     def judge(self, incoming: Incoming) -> Taken:
         """What becomes of a body that was not seen before; notes what is to be changed."""
         task = self._tasks.get(incoming.task_id) if incoming.task_id else None
-        if incoming.reason is not None:
-            return Taken(Outcome.REJECTED, incoming.reason)
-        if task is None:
+        if task is None and (incoming.task_id or incoming.reason is None):
             return Taken(Outcome.GONE)
+        if incoming.reason is not None or task is None:
+            return Taken(Outcome.REJECTED, incoming.reason)
         if incoming.result is None:
             self._jobs.append(jobs.New(Kind.INGEST, task.id, incoming.body.id))
             return Taken(Outcome.ACCEPTED)

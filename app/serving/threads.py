@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from gunicorn import util
 from gunicorn.workers import gthread
 
+from app.web.intake import BODY_IS_HERE
+
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -71,6 +73,7 @@ def closing_unread(application: "WSGIApplication") -> Any:
     def call(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         body = _Body(environ)
         environ["wsgi.input"] = body
+        environ[BODY_IS_HERE] = body.is_here
         response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's Response
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -91,6 +94,15 @@ class _Body:
         chunked = "HTTP_TRANSFER_ENCODING" in environ
         # None for as many as will come.
         self._left = None if chunked else int(environ.get("CONTENT_LENGTH") or 0)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all of it came with the head, in what gunicorn has read ahead."""
+        reader = getattr(self._body, "reader", None)
+        unreader = getattr(reader, "unreader", None)
+        if self._left is None or unreader is None:
+            return False
+        return bool(unreader.buf.getbuffer().nbytes >= self._left)
 
     @property
     def ended(self) -> bool:

@@ -18,6 +18,8 @@ from app.inbox import BROKEN_TRANSFER
 from app.web.envelope import HttpError
 
 PIECE_BYTES = 64 * 1024
+# Set by the server when the whole body came together with its head: reading it takes no waiting.
+BODY_IS_HERE = "postback.body_is_here"
 # A client that sends nothing for this long has gone.
 READ_SECONDS = 30.0
 # 32 lets zlib see for itself whether it is gzip or zlib; raw deflate is what some send instead.

@@ -1,7 +1,7 @@
 """`POST /callbacks/<token>`: plain WSGI, mounted before Flask, which would cost half the speed.
 
-It knows tokens, limits and the inbox.  A body is read only when the token is good and its task is
-there; an answer is given only when what it says is committed.
+It knows tokens, limits and the inbox.  No body is waited for unless the token is good and its task
+is there; an answer is given only when what it says is committed.
 """
 
 import json
@@ -25,7 +25,7 @@ from app.services import Services
 from app.signing import CallbackToken
 from app.web import envelope
 from app.web.envelope import HttpError
-from app.web.intake import Budget, Received, received
+from app.web.intake import BODY_IS_HERE, Budget, Received, received
 from app.web.middleware import REQUEST_ID
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ class Receiver:
                 headers={"Allow": "POST"},
             )
         token = self._read_token(request)
-        self._require_task(request, token)
+        # A small body that is here already is stored or not in one step: `take` knows the task, too.
+        if not request.environ.get(BODY_IS_HERE):
+            self._require_task(request, token)
         try:
             with received(request, self._limit, self._budget) as body:
                 return self._store(request, token, body)
@@ -97,11 +99,15 @@ class Receiver:
 
     def _require_task(self, request: Request, token: CallbackToken) -> None:
         provider = self._inbox.provider_of(token.task_id)
+        if provider is None:
+            raise self._gone(request, token)
         if provider != token.provider:
-            gone = f"task {token.task_id} is gone"
-            other = f"task {token.task_id} is not {token.provider}'s"
-            self._reject(request, other if provider else gone)
+            self._reject(request, f"task {token.task_id} is not {token.provider}'s")
             raise HttpError("not_found", "no such callback URL")
+
+    def _gone(self, request: Request, token: CallbackToken) -> HttpError:
+        self._reject(request, f"task {token.task_id} is gone")
+        return HttpError("not_found", "no such callback URL")
 
     def _store(self, request: Request, token: CallbackToken, received_: Received) -> Response:
         body = self._keep(received_)
@@ -119,7 +125,7 @@ class Receiver:
         if body.inline is None:
             self._delete_unowned(body)
         if taken.outcome is Outcome.GONE:
-            raise HttpError("not_found", "no such callback URL")
+            raise self._gone(request, token)
         if taken.outcome is Outcome.REJECTED:
             raise HttpError("invalid_callback", taken.reason or "")
         accepted = {"task_id": str(token.task_id)} if taken.outcome is Outcome.ACCEPTED else {}

@@ -4,7 +4,7 @@ import json
 import time
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from app.jobs import Kind
 from app.models import Job, Task
@@ -29,6 +29,21 @@ def test_a_forged_token_is_refused_before_the_body_comes(sqlite_server: Server) 
     assert answer.status == 404
     assert answer.json["error"]["code"] == "not_found"
     assert answer.json["trace_id"] == answer.headers["X-Request-Id"]
+
+
+def test_a_task_that_is_gone_is_refused_whether_the_body_came_with_the_head_or_not_at_all(
+    server: Server,
+) -> None:
+    task = make_task(server.parts)
+    with server.parts.db.transaction() as session:
+        session.execute(delete(Task).where(Task.id == task.id))
+    for body, sent in ((BODY, BODY), (b"no JSON", b"no JSON"), (BODY, b"")):
+        with Line(server.port) as line:
+            line.send(callback_head(server, task, Content_Length=str(len(body))) + sent)
+            answer = line.answer(seconds=5)
+        assert (answer.status, answer.json["error"]["code"]) == (404, "not_found")
+        entry = server.get("/v1/callbacks?verdict=rejected").json["items"][0]
+        assert (entry["reason"], entry["task_id"]) == (f"task {task.id} is gone", None)
 
 
 def test_every_verdict_over_the_wire(server: Server) -> None:
