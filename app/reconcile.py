@@ -31,6 +31,8 @@ MOST_DOUBLINGS = 30
 # Between the answers that the provider does not know a task: after the last one it surely does not.
 UNCERTAIN_PAUSES = (5.0, 10.0, 20.0, 40.0)
 NO_ANSWER_PAUSE_SECONDS = 10.0
+# Where nobody can be asked: time to see that a task is uncertain, and for a slow worker to come back.
+NOBODY_TO_ASK_SECONDS = 10.0
 EXPIRE_BATCH = 100
 # One that has failed only when somebody wants to know: a late success still wins.
 ASKED_ABOUT = UNANSWERED | {TaskStatus.FAILED}
@@ -46,6 +48,8 @@ def ask(services: Services, job: Job) -> Conclusion | None:
         ids = _silent(session, provider.name)
     if not ids:
         return None
+    if not provider.has_lookup:
+        return partial(_give_up, ids)
     while True:
         try:
             limits = _limits(services.config, ids)
@@ -88,6 +92,22 @@ def _silent(session: Session, provider: str) -> list[UUID]:
 def _ask_again(ids: Sequence[UUID], session: Session) -> None:
     for task in _still_silent(session, ids):
         task.ask_at = db_now(NO_ANSWER_PAUSE_SECONDS)
+
+
+def _give_up(ids: Sequence[UUID], session: Session) -> None:
+    """The provider has no lookup: whatever is uncertain about these stays so."""
+    for task in _still_silent(session, ids):
+        if task.status is not TaskStatus.UNCERTAIN:
+            task.ask_at = None
+        elif task.asks == 0:
+            task.asks, task.ask_at = 1, db_now(NOBODY_TO_ASK_SECONDS)
+        else:
+            message = (
+                "the call to the provider ended without an answer, and this provider cannot be asked: "
+                "whether it did the work is unknown. It was not sent again; resubmit it if you want "
+                "to pay for another one"
+            )
+            tasks.fail(session, task, PostbackError(message, code="unknown_outcome"))
 
 
 def _note(

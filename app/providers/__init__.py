@@ -4,10 +4,13 @@ from collections.abc import Mapping
 
 from app.config import Config
 from app.providers.acedata import AceData
+from app.providers.agcloud import AGCloud
 from app.providers.base import Credentials, Provider
 
 
 def build(config: Config) -> Mapping[str, Provider]:
     """Every provider that this version speaks, with our key there."""
-    acedata = AceData(Credentials(config.acedata_base_url, config.acedata_api_key))
-    return {acedata.name: acedata}
+    return {
+        AceData.name: AceData(Credentials(config.acedata_base_url, config.acedata_api_key)),
+        AGCloud.name: AGCloud(Credentials(config.agcloud_base_url, config.agcloud_api_key)),
+    }

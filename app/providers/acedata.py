@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from app.errors import InvalidResultError, ProviderError
+from app.errors import InvalidResultError
 from app.providers import multipart
 from app.providers.base import (
     Accepted,
@@ -17,9 +17,16 @@ from app.providers.base import (
     Edit,
     Found,
     Result,
-    ResultImage,
     Submission,
     Unknown,
+)
+from app.providers.envelopes import (
+    error_of,
+    failure,
+    images_of,
+    json_object,
+    refusal,
+    usage_of,
 )
 from app.providers.rules import (
     AnySize,
@@ -35,22 +42,6 @@ from app.providers.rules import (
     Text,
 )
 from app.wire import Request, Response
-
-# The HTTP statuses of the codes in the provider's error table; a failure callback carries none.
-ERROR_STATUSES = {
-    "bad_request": 400,
-    "no_token": 400,
-    "api_not_implemented": 400,
-    "invalid_token": 401,
-    "token_expired": 401,
-    "token_mismatched": 401,
-    "forbidden": 403,
-    "used_up": 403,
-    "disabled": 403,
-    "no_api": 404,
-    "too_many_requests": 429,
-    "timeout": 504,
-}
 
 _EDITS = "/openai/images/edits"
 
@@ -131,6 +122,7 @@ class AceData:
     """The protocol of Ace Data Cloud; see `base.Provider` for what each function is for."""
 
     name = "acedata"
+    calls_back = True
     has_lookup = True
     rules = RULES
 
@@ -156,13 +148,13 @@ class AceData:
         Raises `ProviderError` when the provider refused before any work: for good on a 4xx, for now
         on a 429 and on a 5xx that carries the error envelope (504 excepted: the work may be done).
         """
-        payload = _object(response.body)
+        payload = json_object(response.body)
         if 200 <= response.status < 300:
             return _read_success(payload, response)
-        error = _envelope(payload)
+        error = error_of(payload)
         if response.status == 504 or (response.status >= 500 and error is None):
             return Unknown(f"the provider answered {response.status}")
-        raise _refusal(response, error)
+        raise refusal(response, error)
 
     def read_result(self, payload: Mapping[str, Any]) -> Result:
         """Images, from `data` or a top-level `image_url`; or the error of a failure callback.
@@ -173,16 +165,14 @@ class AceData:
         provider_task_id = _id(task_id)
         if provider_task_id is None and task_id not in (None, ""):
             raise InvalidResultError(f"task_id: expected text of 1 to {MAX_ID_LENGTH} characters")
-        if images := _images(payload):
-            usage = payload.get("usage")
-            return Result(
-                provider_task_id, images, usage=usage if isinstance(usage, dict) else None
-            )
-        if error := _envelope(payload):
-            code, message = error
-            status = ERROR_STATUSES.get(code, 500)
-            return Result(provider_task_id, error=ProviderError(message, code=code, status=status))
+        if images := images_of(payload):
+            return Result(provider_task_id, images, usage=usage_of(payload))
+        if error := error_of(payload):
+            return Result(provider_task_id, error=failure(error))
         raise InvalidResultError("neither a result (data with url or b64_json) nor an error")
+
+    def read_event(self, payload: Mapping[str, Any]) -> None:
+        """Nothing: it calls back."""
 
     def lookup_request(self, task_ids: Sequence[UUID]) -> Request:
         """One free call for all of them, by the `trace_id` that we submitted under."""
@@ -194,10 +184,10 @@ class AceData:
 
     def read_lookup(self, response: Response) -> dict[UUID, Found]:
         """The tasks that the provider knows; raises `ProviderError` when it did not say."""
-        payload = _object(response.body)
+        payload = json_object(response.body)
         items = payload.get("items")
         if response.status != 200 or not isinstance(items, list):
-            raise _refusal(response, _envelope(payload))
+            raise refusal(response, error_of(payload))
         return dict(found for item in items if (found := _read_task(item)))
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Request:
@@ -210,65 +200,14 @@ class AceData:
 
 
 def _read_success(payload: Mapping[str, Any], response: Response) -> Submission:
-    if _images(payload):
+    if images_of(payload):
         return Answered(response.body)
     task_id = _id(payload.get("task_id"))
     if payload.get("success") is not False and task_id:
         return Accepted(task_id)
-    if error := _envelope(payload):
-        raise _refusal(response, error)
+    if error := error_of(payload):
+        raise refusal(response, error)
     return Unknown("the provider's answer names no task")
-
-
-def _refusal(response: Response, error: tuple[str, str] | None) -> ProviderError:
-    code, message = error or ("api_error", f"the provider answered {response.status}")
-    status = ERROR_STATUSES.get(code, 500) if response.status < 400 else response.status
-    if status == 401:
-        message = f"the provider refused the service's own API key, not the caller's: {message}"
-    return ProviderError(
-        message,
-        code=code,
-        status=status,
-        permanent=status < 500 and status != 429,
-        retry_after=response.retry_after(),
-    )
-
-
-def _images(payload: Mapping[str, Any]) -> tuple[ResultImage, ...]:
-    data = payload.get("data")
-    items = data if isinstance(data, list) else []
-    images = [image for item in items if (image := _image(item))]
-    if not images:
-        top = payload.get("image_url")
-        urls = top if isinstance(top, list) else [top]
-        images = [image for url in urls if (image := _image({"url": url}))]
-    return tuple(images)
-
-
-def _image(item: Any) -> ResultImage | None:
-    if not isinstance(item, dict):
-        return None
-    prompt = item.get("revised_prompt")
-    revised_prompt = prompt if isinstance(prompt, str) else None
-    url, base64 = item.get("url"), item.get("b64_json")
-    if isinstance(url, str):
-        scheme, colon, rest = url.partition(":")
-        if scheme.lower() in {"http", "https", "data", "body"} and colon:
-            return ResultImage(f"{scheme.lower()}:{rest}", revised_prompt)
-    if isinstance(base64, str) and base64:
-        source = base64 if base64.startswith(("body:", "data:")) else f"data:;base64,{base64}"
-        return ResultImage(source, revised_prompt)
-    return None
-
-
-def _envelope(payload: Mapping[str, Any]) -> tuple[str, str] | None:
-    error = payload.get("error")
-    if not isinstance(error, dict):
-        return None
-    code, message = error.get("code"), error.get("message")
-    if not isinstance(code, str) and not isinstance(message, str):
-        return None
-    return str(code or "api_error"), str(message or code)
 
 
 def _read_task(item: Any) -> tuple[UUID, Found] | None:
@@ -285,11 +224,3 @@ def _read_task(item: Any) -> tuple[UUID, Found] | None:
 
 def _id(value: Any) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH else None
-
-
-def _object(body: bytes) -> Mapping[str, Any]:
-    try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return payload if isinstance(payload, dict) else {}

@@ -54,6 +54,13 @@ class Result:
 
 
 @dataclass(frozen=True)
+class PartialImage:
+    """An image as it is while the provider is at work; `source` as that of a `ResultImage`."""
+
+    source: str
+
+
+@dataclass(frozen=True)
 class Accepted:
     """The provider took the edit and will call back."""
 
@@ -86,10 +93,15 @@ Submission = Accepted | Answered | Unknown
 
 
 class Provider(Protocol):
-    """The protocol of one provider, as pure functions over HTTP messages."""
+    """The protocol of one provider, as pure functions over HTTP messages.
+
+    One that `calls_back` takes an edit and brings its result later; else a worker holds the call open
+    until the result has come, whole or as a stream of events.  One that `has_lookup` can be asked
+    what became of a task.
+    """
 
     name: str
-    # Whether it can be asked what became of a task.
+    calls_back: bool
     has_lookup: bool
     rules: Rules
 
@@ -102,8 +114,11 @@ class Provider(Protocol):
     def read_result(self, payload: Mapping[str, Any]) -> Result:
         """The result that a callback body holds; raises `InvalidResultError` when it holds none."""
 
+    def read_event(self, payload: Mapping[str, Any]) -> PartialImage | Result | None:
+        """What one event of a streamed answer brings; None when that is nothing."""
+
     def lookup_request(self, task_ids: Sequence[UUID]) -> Request:
-        """The request that asks for what became of these tasks of ours."""
+        """The request that asks for what became of these tasks of ours; only with `has_lookup`."""
 
     def read_lookup(self, response: Response) -> dict[UUID, Found]:
         """The ones that the provider knows; raises `ProviderError` when it did not say."""

@@ -83,7 +83,7 @@ def test_a_subscriber_with_a_private_address_needs_our_leave(sqlite_parts: Servi
     ("param", "value", "message"),
     [
         ("image", None, "image is missing"),
-        ("provider", "nobody", "provider: expected one of acedata, not 'nobody'"),
+        ("provider", "nobody", "provider: expected one of acedata, agcloud, not 'nobody'"),
         ("metadata", {"a": 1}, "metadata: expected an object of at most 16 names"),
         ("async", "true", "async: expected true or false, not 'true'"),
         ("callback_url", "not a url", "callback_url: The URL is refused: it has a space"),
