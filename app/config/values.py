@@ -31,7 +31,8 @@ class HostPort(NamedTuple):
     port: int
 
 
-def _duration(value: str) -> float:
+def duration(value: str) -> float:
+    """The seconds that a duration stands for.  Raises `ValueError`, which says the rule."""
     match = _DURATION.fullmatch(value.strip())
     seconds = float(match[1]) * _DURATION_UNITS[match[2]] if match else 0
     if seconds <= 0:
@@ -128,7 +129,7 @@ def _split(separator: str, parse: Callable[[str], Any] = str) -> BeforeValidator
     )
 
 
-Seconds = Annotated[float, BeforeValidator(_duration)]
+Seconds = Annotated[float, BeforeValidator(duration)]
 Bytes = Annotated[int, BeforeValidator(_size)]
 Count = Annotated[int, Field(gt=0)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
@@ -142,9 +143,7 @@ Hosts = Annotated[tuple[str, ...], _split(r"\s*,\s*", _host_pattern)]
 PrivateHosts = Annotated[
     tuple[HostPort | IPv4Network | IPv6Network, ...], _split(r"\s*,\s*", _private_host)
 ]
-Durations = Annotated[
-    tuple[float, ...], _split(r"[\s,]+", _duration), AfterValidator(_at_least_one)
-]
+Durations = Annotated[tuple[float, ...], _split(r"[\s,]+", duration), AfterValidator(_at_least_one)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url), Field(repr=False)]
 RateLimits = Annotated[str, AfterValidator(_rate_limits)]
 # Before a choice between words: people write them in capitals, too.

@@ -24,6 +24,7 @@ from app.web import (
     metrics,
     pages,
     pictures,
+    stats,
     submissions,
 )
 from app.web.intake import Budget
@@ -69,11 +70,11 @@ def create_app(services: Services) -> Flask:
     app.jinja_env.filters["own_path"] = pages.own_path
     app.before_request(auth.check)
     csrf = CSRFProtect(app)
-    for module in (submissions, lookups, actions):
+    for module in (submissions, lookups, actions, stats):
         # Their callers prove themselves by a header that no form can send.
         csrf.exempt(module.bp)
     _limit_rates(app, config)
-    for module in (submissions, lookups, actions, pictures, health, metrics, pages):
+    for module in (submissions, lookups, actions, stats, pictures, health, metrics, pages):
         app.register_blueprint(module.bp)
     app.view_functions["static"] = auth.public(app.view_functions["static"])
     app.after_request(_page_policy(services))
