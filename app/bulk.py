@@ -26,6 +26,7 @@ from sqlalchemy import (
     null,
     select,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.schema import ColumnElementColumnDefault, ScalarElementColumnDefault
@@ -50,6 +51,12 @@ def among(column: ColumnElement[Any], name: str, dialect: str) -> ColumnElement[
         # One text for all lengths, which is compiled and planned once.
         return column == func.any(bindparam(name, type_=ARRAY(column.type)))
     return column.in_(bindparam(name, type_=column.type, expanding=True))
+
+
+def upsert(session: Session, table: Any) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that can say what happens to a row that is there already; both databases say it alike."""
+    postgres = session.get_bind().dialect.name == "postgresql"
+    return postgresql.insert(table) if postgres else sqlite.insert(table)
 
 
 def insert_all(session: Session, table: Table, rows: Rows) -> None:

@@ -1,12 +1,14 @@
 """The job loop: claims jobs, runs each in a thread of its own, and writes down how it ended."""
 
 import os
+import random
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from uuid import uuid4
 
 import structlog
@@ -17,7 +19,7 @@ from app import edits, images, jobs, reconcile, results, retention
 from app.columns import db_now
 from app.db import is_outage
 from app.errors import LeaseLostError, PostbackError
-from app.jobs import Conclusion, Job, Kind, OnLost
+from app.jobs import Again, Conclusion, Due, Ending, Job, Kind, OnLost, Places, Retry, Terms
 from app.models import Worker as Row
 from app.services import Services
 
@@ -37,14 +39,15 @@ FORGOTTEN_LEASES = 20
 class Handler:
     """What one kind of job does.
 
-    `run` does the work, outside of any transaction, and gives what is left to write.  `lost` runs
-    instead when the worker before this one went silent and the policy is not simply to retry.
+    `run` does the work, outside of any transaction, and gives what is left to write, or that it is not
+    done and runs again.  `lost` runs instead when the worker before this one went silent and the policy
+    is not simply to retry.
     `failed` takes note of an error in the transaction that reschedules the job or, when its last
     argument says so, ends it.
     """
 
-    run: Callable[[Services, Job], Conclusion | None]
-    lost: Callable[[Services, Job], Conclusion | None] | None = None
+    run: Callable[[Services, Job], Ending]
+    lost: Callable[[Services, Job], Ending] | None = None
     failed: Callable[[Session, Job, BaseException, bool], None] | None = None
 
 
@@ -56,6 +59,8 @@ HANDLERS: Mapping[Kind, Handler] = {
     Kind.RECONCILE: Handler(reconcile.ask),
     Kind.EXPIRE: Handler(reconcile.expire),
     Kind.PURGE: Handler(retention.purge),
+    # Nobody enqueues one yet.
+    Kind.DELIVER: Handler(lambda _services, _job: None),
 }
 
 
@@ -66,14 +71,7 @@ class Worker:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:6]}"
         self._services = services
         self._handlers = handlers
-        config = services.config
-        # For each queue, how many jobs run at once here, and how many over all workers.
-        self._limits: dict[str, tuple[int, int | None]] = {
-            jobs.WORK_QUEUE: (config.worker_concurrency, None),
-            jobs.IMAGE_QUEUE: (config.worker_concurrency, None),
-        }
-        for queue in jobs.limited_queues(services.providers):
-            self._limits[queue] = (config.provider_concurrency, config.provider_concurrency)
+        self._places = jobs.places(services.config)
         # Not by their ids: SQLite gives the id of a job that is done to the next one.
         self._held: set[Job] = set()
         self._wake = threading.Event()
@@ -108,26 +106,37 @@ class Worker:
 
     def _claim_all(self) -> None:
         with self._services.db.reading() as session:
-            due = jobs.due_queues(session, list(self._limits))
-        busy = Counter(job.queue for job in list(self._held))
-        for queue in due:
-            slots, limit = self._limits[queue]
-            if room := slots - busy[queue]:
-                self._claim(queue, room, limit)
+            due = jobs.due_queues(session)
+        lanes: dict[str, list[Due]] = defaultdict(list)
+        for each in due:
+            lanes[jobs.lane_of(each.queue)].append(each)
+        for lane in lanes.keys() & self._places.keys():
+            self._share(lane, lanes[lane])
 
-    def _claim(self, queue: str, room: int, limit: int | None) -> None:
+    def _share(self, lane: str, due: list[Due]) -> None:
+        """Claim from each of these queues what is its share of the lane's free places."""
+        places = self._places[lane]
+        busy = Counter(job.queue for job in list(self._held))
+        free = places.here * len(due)
+        if places.together is not None:
+            taken = sum(count for queue, count in busy.items() if jobs.lane_of(queue) == lane)
+            free = min(free, places.together - taken)
+        # Who has least goes first, and among equals nobody always does.
+        due.sort(key=lambda each: (busy[each.queue], random.random()))
+        for number, each in enumerate(due):
+            share = ceil(free / (len(due) - number))
+            if (room := min(share, places.here - busy[each.queue])) > 0:
+                free -= self._claim(each, room, places)
+
+    def _claim(self, due: Due, room: int, places: Places) -> int:
+        terms = Terms(room, places.everywhere, places.rate, due.probe)
+        seconds = self._services.config.lease_seconds
         with self._services.db.transaction() as session:
-            claimed = jobs.claim(
-                session,
-                queue,
-                room=room,
-                limit=limit,
-                worker=self.name,
-                seconds=self._services.config.lease_seconds,
-            )
+            claimed = jobs.claim(session, due.queue, terms, worker=self.name, seconds=seconds)
         for job in claimed:
             self._held.add(job)
             threading.Thread(target=self._work, args=(job,), name=job.kind, daemon=True).start()
+        return len(claimed)
 
     def _work(self, job: Job) -> None:
         structlog.contextvars.bind_contextvars(
@@ -147,18 +156,24 @@ class Worker:
     def _run(self, job: Job, handler: Handler) -> None:
         lost = job.lost and job.policy.on_lost is OnLost.RECONCILE and handler.lost
         try:
-            conclude = (lost or handler.run)(self._services, job)
+            ending = (lost or handler.run)(self._services, job)
         except LeaseLostError:
             raise
         except Exception as error:
             self._fail(job, handler, error)
         else:
             # Not in the `try`: once the work is done, it must not count as never begun.
-            self._commit(job, conclude)
+            self._commit(job, ending)
 
-    def _commit(self, job: Job, conclude: Conclusion | None) -> None:
+    def _commit(self, job: Job, ending: Ending) -> None:
+        again = ending if isinstance(ending, Again) else None
+        conclude = ending.conclude if isinstance(ending, Again) else ending
+
         def write(session: Session) -> None:
-            jobs.finish(session, job)
+            if again:
+                jobs.retry(session, job, Retry(again.seconds, again.counts))
+            else:
+                jobs.finish(session, job)
             if conclude is not None:
                 conclude(session)
 

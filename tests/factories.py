@@ -21,7 +21,7 @@ from app.bodies import Body
 from app.columns import db_now
 from app.config import Config
 from app.inbox import Incoming, Outcome
-from app.jobs import Job, Kind
+from app.jobs import Again, Ending, Job, Kind, Retry, Terms
 from app.models import Base, Callback, Event, Image, Source, Task
 from app.models import Job as JobRow
 from app.outbound import Outbound
@@ -182,7 +182,7 @@ def claim(parts: Services, kind: Kind, *, seconds: float = 30) -> Job:
         # Before all others, so that it is the one that is claimed.
         session.execute(update(JobRow).where(JobRow.id == row.id).values(due_at=db_now(-3600)))
         session.flush()
-        (job,) = jobs.claim(session, row.queue, room=1, limit=None, worker="test", seconds=seconds)
+        (job,) = jobs.claim(session, row.queue, Terms(1), worker="test", seconds=seconds)
     return job
 
 
@@ -192,10 +192,15 @@ def run_next(parts: Services, kind: Kind) -> None:
     conclude(parts, job, HANDLERS[kind].run(parts, job))
 
 
-def conclude(parts: Services, job: Job, conclusion: jobs.Conclusion | None) -> None:
+def conclude(parts: Services, job: Job, ending: Ending) -> None:
     """Finish a job and write what is left to write, as the worker does."""
     with parts.db.transaction() as session:
-        jobs.finish(session, job)
+        if isinstance(ending, Again):
+            jobs.retry(session, job, Retry(ending.seconds, ending.counts))
+            conclusion = ending.conclude
+        else:
+            jobs.finish(session, job)
+            conclusion = ending
         if conclusion is not None:
             conclusion(session)
 

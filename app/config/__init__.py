@@ -23,6 +23,7 @@ from app.config.values import (
     HttpUrl,
     Names,
     OptionalSecret,
+    PerSecond,
     PrivateHosts,
     RateLimits,
     Seconds,
@@ -117,6 +118,8 @@ class Config(BaseModel):
     """How many jobs one worker runs at a time."""
     provider_concurrency: Count = 16
     """How many calls to one provider run at a time, over all workers."""
+    provider_rate: PerSecond = 50.0
+    """How many submissions to one provider begin, over all workers; `off` for no limit."""
     lease_seconds: Seconds = 30.0
     """How long a silent worker keeps a job before another one takes it over."""
     rate_limits: RateLimits = "1000 per second"

@@ -123,6 +123,18 @@ def _rate_limits(value: str) -> str:
     return value
 
 
+def _per_second(value: str) -> float | None:
+    if value == "off":
+        return None
+    try:
+        item = limits.parse(value)
+    except ValueError:
+        raise ValueError("expected a rate such as 10 per second or 90/minute, or off") from None
+    if not item.amount:
+        raise ValueError("expected at least one")
+    return float(item.amount / item.get_expiry())
+
+
 def _split(separator: str, parse: Callable[[str], Any] = str) -> BeforeValidator:
     return BeforeValidator(
         lambda value: tuple(parse(item) for item in re.split(separator, value.strip()) if item)
@@ -145,6 +157,7 @@ PrivateHosts = Annotated[
 ]
 Durations = Annotated[tuple[float, ...], _split(r"[\s,]+", duration), AfterValidator(_at_least_one)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url), Field(repr=False)]
+PerSecond = Annotated[float | None, BeforeValidator(_per_second)]
 RateLimits = Annotated[str, AfterValidator(_rate_limits)]
 # Before a choice between words: people write them in capitals, too.
 AnyCase = BeforeValidator(_lower)

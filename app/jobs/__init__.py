@@ -5,6 +5,8 @@ hold that token, so a worker that was stopped for longer than its lease cannot w
 took over.  All times are the database's.
 """
 
+from app.jobs.claims import Due, Terms, claim, due_queues
+from app.jobs.lanes import Places, lane_of, places
 from app.jobs.policies import (
     IMAGE_QUEUE,
     POLICIES,
@@ -14,17 +16,16 @@ from app.jobs.policies import (
     Policy,
     Retry,
     decide,
-    limited_queues,
     queue_of,
 )
 from app.jobs.queue import (
     CHANNEL,
+    Again,
     Conclusion,
+    Ending,
     Job,
     Lease,
     New,
-    claim,
-    due_queues,
     enqueue,
     ensure_held,
     ensure_periodic,
@@ -33,20 +34,27 @@ from app.jobs.queue import (
     renew,
     retry,
 )
+from app.jobs.rates import Rate
 
 __all__ = [
     "CHANNEL",
     "IMAGE_QUEUE",
     "POLICIES",
     "WORK_QUEUE",
+    "Again",
     "Conclusion",
+    "Due",
+    "Ending",
     "Job",
     "Kind",
     "Lease",
     "New",
     "OnLost",
+    "Places",
     "Policy",
+    "Rate",
     "Retry",
+    "Terms",
     "claim",
     "decide",
     "due_queues",
@@ -54,7 +62,8 @@ __all__ = [
     "ensure_held",
     "ensure_periodic",
     "finish",
-    "limited_queues",
+    "lane_of",
+    "places",
     "queue_of",
     "release",
     "renew",

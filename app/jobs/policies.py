@@ -1,7 +1,6 @@
 """What kinds of jobs there are, how each is run, and what a failure leads to."""
 
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,6 +24,7 @@ class Kind(StrEnum):
     RECONCILE = "reconcile"
     EXPIRE = "expire"
     PURGE = "purge"
+    DELIVER = "deliver"
 
 
 class OnLost(StrEnum):
@@ -40,42 +40,36 @@ class Policy:
 
     `tries` failures that count end the job; the pause after the n-th is `pause * 2**(n-1)` seconds, at
     most `longest_pause`, and up to a second of jitter.  Jobs of one `queue` share a worker's places;
-    `per_provider` gives the kind a queue for each provider, and limits how many run at once over all
-    workers.  `every` makes the kind periodic, in seconds; `for_each_provider`, with one job each.
+    None gives the kind queues of its own: one for each provider, or whatever else its calls go to, so
+    that who hangs or fails holds up nobody else.  `every` makes the kind periodic, in seconds, with one
+    job, or one for each provider.
     """
 
     on_lost: OnLost = OnLost.RETRY
     tries: int = 10
     pause: float = 1.0
     longest_pause: float = 120.0
-    queue: str = WORK_QUEUE
-    per_provider: bool = False
+    queue: str | None = WORK_QUEUE
     every: float | None = None
-    for_each_provider: bool = False
 
 
 POLICIES = {
     # The pauses are those of acedata's error document: 1, 2, 4, 8, 16 s.
-    Kind.SUBMIT: Policy(on_lost=OnLost.RECONCILE, tries=6, longest_pause=16.0, per_provider=True),
+    Kind.SUBMIT: Policy(on_lost=OnLost.RECONCILE, tries=6, longest_pause=16.0, queue=None),
     Kind.INGEST: Policy(),
     Kind.COMPACT: Policy(),
     Kind.STORE_IMAGE: Policy(queue=IMAGE_QUEUE),
-    Kind.RECONCILE: Policy(every=1.0, for_each_provider=True),
+    Kind.RECONCILE: Policy(every=1.0, queue=None),
     Kind.EXPIRE: Policy(every=1.0),
     Kind.PURGE: Policy(every=3600.0),
+    # When a delivery that was refused is tried again, its handler says.
+    Kind.DELIVER: Policy(queue=None),
 }
 
 
-def queue_of(kind: Kind, provider: str | None) -> str:
-    """The queue that a job goes to."""
-    policy = POLICIES[kind]
-    return f"{kind}:{provider}" if policy.per_provider else policy.queue
-
-
-def limited_queues(providers: Iterable[str]) -> list[str]:
-    """The queues with a limit on how many jobs run at once, over all workers."""
-    kinds = [kind for kind, policy in POLICIES.items() if policy.per_provider]
-    return [queue_of(kind, provider) for kind in kinds for provider in providers]
+def queue_of(kind: Kind, whom: str | None) -> str:
+    """The queue that a job goes to; `whom` it calls counts where the kind has a queue for each."""
+    return POLICIES[kind].queue or f"{kind}:{whom}"
 
 
 @dataclass(frozen=True)

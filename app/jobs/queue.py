@@ -1,34 +1,20 @@
-"""The job table as a queue: enqueue, claim with a lease, renew, finish, retry."""
+"""The job table as a queue: enqueue; and what may be done with a job that was claimed."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import cast
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Insert,
-    Table,
-    and_,
-    delete,
-    exists,
-    func,
-    literal,
-    select,
-    text,
-    union_all,
-    update,
-)
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Insert, Table, and_, delete, select, update
 from sqlalchemy.orm import Session
 
-from app.bulk import Given, for_each, insertion
+from app.bulk import Given, for_each, insertion, upsert
 from app.columns import db_now
 from app.db import notify
 from app.errors import LeaseLostError
-from app.jobs.policies import POLICIES, WORK_QUEUE, Kind, Policy, Retry, queue_of
+from app.jobs.policies import POLICIES, Kind, Policy, Retry, queue_of
 from app.models import Job as Row
 
 CHANNEL = "jobs"
@@ -75,14 +61,34 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Again:
+    """What a handler gives for a job that is not done: it runs again in `seconds`.
+
+    `conclude` is written all the same.  `counts` is whether this adds to the job's `failures`.
+    """
+
+    seconds: float
+    conclude: Conclusion | None = None
+    counts: bool = True
+
+
+# How a handler's work ends, unless it raises.
+Ending = Conclusion | Again | None
+
+
+@dataclass(frozen=True)
 class New:
-    """A job to enqueue, due `delay` seconds from now."""
+    """A job to enqueue, due `delay` seconds from now; `queue` is for kinds with queues of their own.
+
+    Where it is not given, the queue is that of the provider.
+    """
 
     kind: Kind
     task_id: UUID | None = None
     subject_id: UUID | None = None
     provider: str | None = None
     delay: float = 0.0
+    queue: str | None = None
 
 
 def enqueue(session: Session, *new: New) -> None:
@@ -91,7 +97,7 @@ def enqueue(session: Session, *new: New) -> None:
         rows = [
             {
                 "kind": job.kind,
-                "queue": queue_of(job.kind, job.provider),
+                "queue": job.queue or queue_of(job.kind, job.provider),
                 "provider": job.provider,
                 "task_id": job.task_id,
                 "subject_id": job.subject_id,
@@ -109,62 +115,19 @@ def _insertion(table: Table, given: Given, *, delay: float) -> Insert:
 
 def ensure_periodic(session: Session, providers: Iterable[str]) -> None:
     """Make sure that the rows of the periodic jobs are there, one each."""
-    upsert = postgresql.insert if _is_postgresql(session) else sqlite.insert
     for kind, policy in POLICIES.items():
         if policy.every is None:
             continue
-        for provider in providers if policy.for_each_provider else [None]:
-            row = upsert(Row).values(
-                kind=kind,
-                queue=WORK_QUEUE,
-                provider=provider,
-                unique_key=f"{kind}:{provider or ''}",
+        for provider in [None] if policy.queue else providers:
+            queue = queue_of(kind, provider)
+            row = upsert(session, Row).values(
+                kind=kind, queue=queue, provider=provider, unique_key=f"{kind}:{provider or ''}"
             )
-            session.execute(row.on_conflict_do_nothing(index_elements=["unique_key"]))
-
-
-def due_queues(session: Session, queues: Sequence[str]) -> list[str]:
-    """Those of `queues` in which a job is due."""
-    due = [
-        select(literal(queue)).where(exists().where(Row.queue == queue, Row.due_at <= db_now()))
-        for queue in queues
-    ]
-    return list(session.scalars(union_all(*due)))
-
-
-def claim(
-    session: Session, queue: str, *, room: int, limit: int | None, worker: str, seconds: float
-) -> list[Job]:
-    """Lease up to `room` due jobs of `queue` for `seconds`, the longest due first.
-
-    `limit` is how many of that queue may run at once, over all workers.
-    """
-    if limit is not None:
-        room = min(room, limit - _running(session, queue))
-    if room <= 0:
-        return []
-    # Before the query: the lease must never end later here than it does in the database.
-    expires_at = time.monotonic() + seconds
-    rows = session.scalars(
-        select(Row)
-        .where(Row.queue == queue, Row.due_at <= db_now())
-        .order_by(Row.due_at)
-        .limit(room)
-        .with_for_update(skip_locked=True)
-    ).all()
-    token = uuid4()
-    session.execute(
-        update(Row)
-        .where(Row.id.in_([row.id for row in rows]))
-        .values(
-            lease_token=token,
-            due_at=db_now(seconds),
-            attempts=Row.attempts + 1,
-            worker=worker,
-        )
-        .execution_options(synchronize_session=False)
-    )
-    return [_claimed(row, token, Lease(expires_at)) for row in rows]
+            # A version before may have had it elsewhere.
+            moved = row.on_conflict_do_update(
+                index_elements=["unique_key"], set_={"queue": queue}, where=Row.queue != queue
+            )
+            session.execute(moved)
 
 
 def renew(session: Session, jobs: Sequence[Job], seconds: float) -> None:
@@ -197,10 +160,10 @@ def finish(session: Session, job: Job) -> None:
         _reschedule(session, job, job.policy.every, failures=0, error=None)
 
 
-def retry(session: Session, job: Job, decision: Retry, error: BaseException) -> None:
+def retry(session: Session, job: Job, decision: Retry, error: BaseException | None = None) -> None:
     """Not done: give the lease back and wait.  Raises `LeaseLostError`."""
     failures = job.failures + decision.counts
-    message = f"{type(error).__name__}: {error}"[:MAX_ERROR_LENGTH]
+    message = f"{type(error).__name__}: {error}"[:MAX_ERROR_LENGTH] if error else None
     _reschedule(session, job, decision.seconds, failures=failures, error=message)
 
 
@@ -214,33 +177,6 @@ def release(session: Session, jobs: Sequence[Job]) -> None:
         .execution_options(synchronize_session=False)
     )
     notify(session, CHANNEL)
-
-
-def _running(session: Session, queue: str) -> int:
-    if _is_postgresql(session):
-        # One claim at a time for a queue with a limit: counting and claiming must not interleave.
-        lock = text("SELECT pg_advisory_xact_lock(hashtext(:queue))")
-        session.execute(lock, {"queue": f"postback:{queue}"})
-    running = select(func.count()).where(
-        Row.queue == queue, Row.lease_token.is_not(None), Row.due_at > db_now()
-    )
-    return session.scalar(running) or 0
-
-
-def _claimed(row: Row, token: UUID, lease: Lease) -> Job:
-    return Job(
-        id=row.id,
-        kind=Kind(row.kind),
-        queue=row.queue,
-        provider=row.provider,
-        task_id=row.task_id,
-        subject_id=row.subject_id,
-        attempts=row.attempts + 1,
-        failures=row.failures,
-        token=token,
-        lost=row.lease_token is not None,
-        lease=lease,
-    )
 
 
 def _reschedule(
@@ -269,7 +205,3 @@ def _ours(job: Job) -> ColumnElement[bool]:
 def _held(row_id: int | None) -> None:
     if row_id is None:
         raise LeaseLostError("another worker has taken the job over, or its task is gone")
-
-
-def _is_postgresql(session: Session) -> bool:
-    return session.get_bind().dialect.name == "postgresql"

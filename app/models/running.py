@@ -9,14 +9,19 @@ from app.models.base import Base
 
 
 class Circuit(Base):
-    """A host outside that failed lately; until `open_until` nothing of its queue is begun."""
+    """A host outside, and how it has behaved lately; until `open_until` nothing of its queue is begun."""
 
     __tablename__ = "circuits"
 
     # The queue of its jobs.
     name: Mapped[str] = mapped_column(primary_key=True)
+    # In a row.
     failures: Mapped[int] = mapped_column(default=0)
     open_until: Mapped[datetime | None]
+    # From when on one job may find out whether it is well again; None while there is no doubt.
+    probe_at: Mapped[datetime | None]
+    # When its rate allows the next call.
+    next_at: Mapped[datetime | None]
     reason: Mapped[str | None]
     changed_at: Mapped[datetime] = mapped_column(default=db_now())
 

@@ -91,11 +91,24 @@ def test_any_other_private_host_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("S3_BUCKET", "No Bucket!"), ("IMAGE_HOSTS", "http://a b/"), ("DELIVERY_SCHEDULE", ",")],
+    [
+        ("S3_BUCKET", "No Bucket!"),
+        ("IMAGE_HOSTS", "http://a b/"),
+        ("DELIVERY_SCHEDULE", ","),
+        ("PROVIDER_RATE", "often"),
+        ("PROVIDER_RATE", "0 per second"),
+    ],
 )
 def test_what_cannot_be_meant_is_refused(name: str, text: str) -> None:
     (problem,) = problems(**{name: text})
     assert problem.startswith(f"{name}={text!r}: expected ")
+
+
+@pytest.mark.parametrize(
+    ("text", "per_second"), [("7/second", 7.0), ("90 per 3 minutes", 0.5), ("off", None)]
+)
+def test_a_providers_rate_is_told_in_calls(text: str, per_second: float | None) -> None:
+    assert load(PROVIDER_RATE=text).provider_rate == per_second
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])

@@ -48,8 +48,9 @@ def test_every_kind_of_job_has_a_policy_and_a_handler_that_fit(kind: Kind) -> No
     asks = policy.on_lost is OnLost.RECONCILE
     assert (handler.lost is not None) == asks
     assert asks or kind is not Kind.SUBMIT
-    # The row of a periodic job is put into the queue without a limit.
-    assert not (policy.every and policy.per_provider)
+    # Nobody claims from a queue that has no places.
+    places = jobs.places(config.load(REQUIRED))
+    assert jobs.lane_of(jobs.queue_of(kind, "somebody")) in places
 
 
 def test_every_provider_goes_by_its_name() -> None:

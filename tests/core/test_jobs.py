@@ -1,15 +1,17 @@
 """The queue: who gets a job, for how long, and what happens to it afterwards."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -24,7 +26,8 @@ from app.errors import (
     StorageError,
     UnavailableError,
 )
-from app.jobs import WORK_QUEUE, Job, Kind, New, Policy
+from app.jobs import WORK_QUEUE, Job, Kind, New, Policy, Rate, Terms, claims
+from app.models import Circuit
 from app.models import Job as Row
 from app.services import Services
 from tests.core.conftest import at_once
@@ -43,11 +46,11 @@ def claim(
     *,
     queue: str = WORK_QUEUE,
     room: int = 100,
-    limit: int | None = None,
     seconds: float = 30,
+    **terms: Any,
 ) -> list[Job]:
     with parts.db.transaction() as session:
-        return jobs.claim(session, queue, room=room, limit=limit, worker="test", seconds=seconds)
+        return jobs.claim(session, queue, Terms(room, **terms), worker="test", seconds=seconds)
 
 
 def claim_one(parts: Services, *, seconds: float = 30) -> Job:
@@ -167,22 +170,41 @@ def test_a_transaction_that_enqueues_nothing_wakes_nobody(sqlite_parts: Services
     assert woken == [""]
 
 
+def due(parts: Services) -> dict[str, bool]:
+    """The queues with a job that may be claimed; whether it is a probe."""
+    with parts.db.reading() as session:
+        return {each.queue: each.probe for each in jobs.due_queues(session)}
+
+
 def test_only_queues_with_a_due_job_are_named(parts: Services) -> None:
-    queues = [WORK_QUEUE, *jobs.limited_queues(["acedata", "agcloud"])]
-    assert queues[1:] == [SUBMITS, "submit:agcloud"]
-
-    def due() -> set[str]:
-        with parts.db.reading() as session:
-            return set(jobs.due_queues(session, queues))
-
-    assert due() == set()
+    assert due(parts) == {}
     make_task(parts)
-    enqueue(parts, New(Kind.INGEST, delay=60))
-    assert due() == {SUBMITS}
+    enqueue(parts, New(Kind.INGEST, delay=60), New(Kind.DELIVER, queue="deliver:one", delay=60))
+    assert due(parts) == {SUBMITS: False}
     assert claim(parts) == []
     assert [job.kind for job in claim(parts, queue=SUBMITS)] == [Kind.SUBMIT]
     set_due(parts)
-    assert due() == {SUBMITS, WORK_QUEUE}
+    assert set(due(parts)) == {SUBMITS, WORK_QUEUE, "deliver:one"}
+
+
+def test_finding_the_due_queues_reads_no_more_when_more_jobs_wait(postgres_parts: Services) -> None:
+    deliveries = [New(Kind.DELIVER, queue=f"deliver:{number}") for number in range(30)]
+    enqueue(postgres_parts, *deliveries)
+    few = buffers_read(postgres_parts)
+    enqueue(postgres_parts, *deliveries * 500)
+
+    assert buffers_read(postgres_parts) < 5 * few
+    assert len(due(postgres_parts)) == 30
+
+
+def buffers_read(parts: Services) -> int:
+    """How many pages PostgreSQL looks at to find the due queues."""
+    query = claims.finding_due().compile(parts.db.engine, compile_kwargs={"literal_binds": True})
+    with parts.db.transaction() as session:
+        session.execute(text("SET LOCAL enable_seqscan = off"))
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {query}"
+        plan = "\n".join(session.scalars(text(explain)))
+    return int(re.findall(r"shared hit=(\d+)", plan)[0])
 
 
 def test_two_who_race_for_jobs_get_each_exactly_once(parts: Services) -> None:
@@ -226,6 +248,45 @@ def test_a_lease_that_is_over_makes_room_under_the_limit(parts: Services) -> Non
     assert claim(parts, queue=SUBMITS, limit=2) == []
     set_due(parts)
     assert len(claim(parts, queue=SUBMITS, limit=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("per_second", "seconds_since", "affordable"),
+    [
+        # Of the first calls, and after a pause, a second's worth begins at once.
+        (5, None, 5),
+        (5, 3600, 5),
+        (5, 0.5, 3),
+        (5, 0, 1),
+        (5, -0.001, 0),
+        (0.5, None, 1),
+        (0.5, 1.9, 1),
+    ],
+)
+def test_a_rate_allows_so_many_calls(
+    per_second: float, seconds_since: float | None, affordable: int
+) -> None:
+    now = datetime.now(UTC)
+    next_at = None if seconds_since is None else now - timedelta(seconds=seconds_since)
+    rate = Rate(per_second)
+
+    assert rate.affordable(next_at, now) == affordable
+    after = rate.after(next_at, now, affordable)
+    assert rate.affordable(after, now) == 0
+    assert rate.affordable(after, now + timedelta(seconds=1 / per_second)) == 1
+
+
+def test_no_more_begin_in_a_second_than_the_rate_whoever_claims(parts: Services) -> None:
+    enqueue(parts, *[New(Kind.SUBMIT, provider="acedata")] * 40)
+    began = time.monotonic()
+    work = partial(claim, parts, queue=SUBMITS, room=3, rate=Rate(10))
+    claimed = [len(jobs) for _ in range(5) for jobs in at_once(*[work] * 4)]
+
+    assert 10 <= sum(claimed) <= 10 + 10 * (time.monotonic() - began)
+    with parts.db.transaction() as session:
+        session.execute(update(Circuit).values(next_at=db_now(60)))
+    assert due(parts) == {}
+    assert work() == []
 
 
 def test_when_a_lease_is_over_another_worker_takes_the_job_and_knows_that_it_was_lost(
@@ -331,7 +392,7 @@ def test_periodic_jobs_are_there_once_however_many_workers_start(parts: Services
     with parts.db.reading() as session:
         found = [tuple(row) for row in session.execute(select(Row.kind, Row.provider))]
     policies = jobs.POLICIES.items()
-    for_all = [(kind, None) for kind, each in policies if each.every and not each.for_each_provider]
+    for_all = [(kind, None) for kind, policy in policies if policy.every and policy.queue]
     for_each = [(Kind.RECONCILE, "acedata"), (Kind.RECONCILE, "agcloud")]
     assert Counter(found) == Counter([*for_all, *for_each])
 

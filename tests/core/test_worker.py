@@ -17,7 +17,8 @@ from app import jobs
 from app.columns import db_now
 from app.db import notify
 from app.errors import ImageError, LeaseLostError
-from app.jobs import Conclusion, Job, Kind, New
+from app.jobs import Conclusion, Job, Kind, New, Terms
+from app.jobs.lanes import DELIVERIES, DELIVERIES_TO_ONE
 from app.models import Audit
 from app.models import Job as JobRow
 from app.models import Worker as WorkerRow
@@ -213,9 +214,7 @@ def test_whoever_lost_the_lease_writes_nothing(
             # As if it were over long ago, so that it is this one that is claimed.
             over = update(JobRow).where(JobRow.id == work.ran[0].id)
             session.execute(over.values(due_at=db_now(-3600)))
-            (other,) = jobs.claim(
-                session, jobs.WORK_QUEUE, room=1, limit=None, worker="other", seconds=60
-            )
+            (other,) = jobs.claim(session, jobs.WORK_QUEUE, Terms(1), worker="other", seconds=60)
         gate.set()
         eventually(lambda: logged(logs, "lose"))
 
@@ -233,7 +232,7 @@ def test_what_was_lost_is_done_again_unless_it_costs_money(
     enqueue(sqlite_parts, New(kind, provider="acedata"))
     with sqlite_parts.db.transaction() as session:
         queue = jobs.queue_of(kind, "acedata")
-        jobs.claim(session, queue, room=1, limit=None, worker="dead", seconds=0)
+        jobs.claim(session, queue, Terms(1), worker="dead", seconds=0)
     with working(sqlite_parts, work):
         eventually(lambda: not rows(sqlite_parts))
 
@@ -287,9 +286,7 @@ def test_a_worker_that_cannot_wait_any_longer_gives_its_jobs_back(
         worker.stop()
         eventually(lambda: not worker_names(sqlite_parts))
         with sqlite_parts.db.transaction() as session:
-            claimed = jobs.claim(
-                session, jobs.WORK_QUEUE, room=9, limit=None, worker="other", seconds=60
-            )
+            claimed = jobs.claim(session, jobs.WORK_QUEUE, Terms(9), worker="other", seconds=60)
 
     assert [job.lost for job in claimed if job.kind is Kind.INGEST] == [True]
 
@@ -333,6 +330,48 @@ def test_no_more_jobs_run_at_once_than_the_limit(
 
     assert work.most_at_once == limit
     assert len(work.ran) == 8
+
+
+def test_many_who_hang_leave_places_for_one_who_does_not(
+    sqlite_parts: Services, gate: threading.Event
+) -> None:
+    def run(_services: Services, job: Job) -> None:
+        ran.append(job.queue)
+        if job.queue != "deliver:quick":
+            assert gate.wait(PATIENCE)
+
+    def deliveries(*names: str) -> list[New]:
+        return [New(Kind.DELIVER, queue=f"deliver:{name}") for name in names * 50]
+
+    ran: list[str] = []
+    work = Work()
+    work.handler = Handler(run)
+    few = DELIVERIES // DELIVERIES_TO_ONE - 1
+    enqueue(sqlite_parts, *deliveries(*(f"dead{number}" for number in range(few))))
+    with working(sqlite_parts, work):
+        eventually(lambda: len(ran) == few * DELIVERIES_TO_ONE)
+        enqueue(sqlite_parts, *deliveries("quick"))
+        eventually(lambda: ran.count("deliver:quick") == 50)
+        enqueue(sqlite_parts, *deliveries(*(f"late{number}" for number in range(9))))
+        eventually(lambda: len(set(ran)) == few + 1 + DELIVERIES_TO_ONE)
+        assert len(ran) == DELIVERIES + 50
+        gate.set()
+
+
+def test_a_job_that_is_not_done_runs_again_with_what_it_concluded(sqlite_parts: Services) -> None:
+    def run(_services: Services, job: Job) -> jobs.Ending:
+        def conclude(session: Session) -> None:
+            session.add(Audit(actor="worker", action=f"after {job.failures}"))
+
+        return jobs.Again(0.01, conclude, counts=job.failures < 2) if job.attempts < 4 else conclude
+
+    work = Work()
+    work.handler = Handler(run)
+    enqueue(sqlite_parts, New(Kind.DELIVER, queue="deliver:one"))
+    with working(sqlite_parts, work):
+        eventually(lambda: not rows(sqlite_parts))
+
+    assert audits(sqlite_parts) == ["after 0", "after 1", "after 2", "after 2"]
 
 
 @pytest.mark.parametrize("kind", [Kind.SUBMIT, Kind.STORE_IMAGE])
