@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import events, inbox, jobs, tasks, uploads
+from app import circuits, events, inbox, jobs, tasks, uploads
 from app.columns import db_now
 from app.errors import (
     BlockedAddressError,
@@ -139,7 +139,15 @@ def submit(services: Services, job: Job) -> jobs.Conclusion | None:
         if task is None:
             return None
         submission = _send(services, job, task, files)
-    return partial(_conclude, services, task, submission)
+
+    def conclude(session: Session) -> None:
+        _conclude(services, task, submission, session)
+        if isinstance(submission, Unknown):
+            circuits.failed(session, job.queue, submission.reason)
+        else:
+            circuits.succeeded(session, job.queue)
+
+    return conclude
 
 
 def submission_lost(services: Services, job: Job) -> jobs.Conclusion | None:
@@ -155,6 +163,7 @@ def submission_failed(session: Session, job: Job, error: BaseException, final: b
     """Nothing was begun: the task waits for the next attempt or, when `final`, fails."""
     task = tasks.lock(session, _task_id(job))
     task.submitting_at = None
+    pause = circuits.judge(session, job.queue, error)
     if task.status is not TaskStatus.QUEUED:
         return
     known = error if isinstance(error, PostbackError) else PostbackError("unexpected error")
@@ -163,6 +172,8 @@ def submission_failed(session: Session, job: Job, error: BaseException, final: b
         tasks.fail(session, task, known, http_status=status)
     else:
         detail = {"code": known.code, "message": str(known), "attempt": job.attempts}
+        if pause:
+            detail["provider_paused_seconds"] = round(pause)
         events.record(session, Fact(task.id, Happened.REFUSED, detail))
 
 

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
+from app import circuits
 from app.columns import db_now
 from app.models import FINAL, Callback, Job, Task, TaskStatus, Worker, first_id
 
@@ -59,6 +60,9 @@ def _parts(session: Session, silent_seconds: float) -> Iterator[GaugeMetricFamil
     count = select(Job.queue, state.label("state"), func.count()).group_by(Job.queue, "state")
     yield _family("jobs", "Jobs in the queues", ["queue", "state"], session.execute(count))
     seen = select(func.count()).where(Worker.seen_at > db_now(-silent_seconds))
+    open_ones = [(each.queue, 1) for each in circuits.open_ones(session)]
+    text = "Queues that stand still because who they call is away"
+    yield _family("circuit_open", text, ["queue"], open_ones)
     yield _family("workers", "Workers that were seen lately", [], session.execute(seen))
 
 

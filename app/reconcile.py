@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import inbox, tasks
+from app import circuits, inbox, tasks
 from app.columns import db_now
 from app.config import Config
 from app.errors import OutboundError, PostbackError, ProviderError
@@ -33,6 +33,8 @@ UNCERTAIN_PAUSES = (5.0, 10.0, 20.0, 40.0)
 NO_ANSWER_PAUSE_SECONDS = 10.0
 # Where nobody can be asked: time to see that a task is uncertain, and for a slow worker to come back.
 NOBODY_TO_ASK_SECONDS = 10.0
+# What became of tasks is worth knowing soon after the provider is back.
+LONGEST_CIRCUIT_SECONDS = 60.0
 EXPIRE_BATCH = 100
 # One that has failed only when somebody wants to know: a late success still wins.
 ASKED_ABOUT = UNANSWERED | {TaskStatus.FAILED}
@@ -54,13 +56,13 @@ def ask(services: Services, job: Job) -> Conclusion | None:
         try:
             limits = _limits(services.config, ids)
             response = services.outbound.call(provider.lookup_request(ids), limits)
-            return partial(_note, services, ids, provider.read_lookup(response))
+            return partial(_note, services, job, ids, provider.read_lookup(response))
         except (OutboundError, ProviderError) as error:
             if error.code != "too_large" or len(ids) == 1:
                 log.warning(
                     "no answer to a lookup", action="ask", provider=provider.name, error=str(error)
                 )
-                return partial(_ask_again, ids)
+                return partial(_ask_again, job, ids, error)
         # Results with base64 in them are large: ask about fewer.  The others stay due.
         ids = ids[: len(ids) // 2]
         time.sleep(CALL_PAUSE_SECONDS)
@@ -89,7 +91,8 @@ def _silent(session: Session, provider: str) -> list[UUID]:
     return list(session.scalars(silent))
 
 
-def _ask_again(ids: Sequence[UUID], session: Session) -> None:
+def _ask_again(job: Job, ids: Sequence[UUID], error: PostbackError, session: Session) -> None:
+    circuits.judge(session, job.queue, error, longest=LONGEST_CIRCUIT_SECONDS)
     for task in _still_silent(session, ids):
         task.ask_at = db_now(NO_ANSWER_PAUSE_SECONDS)
 
@@ -111,8 +114,13 @@ def _give_up(ids: Sequence[UUID], session: Session) -> None:
 
 
 def _note(
-    services: Services, ids: Sequence[UUID], found: Mapping[UUID, Found], session: Session
+    services: Services,
+    job: Job,
+    ids: Sequence[UUID],
+    found: Mapping[UUID, Found],
+    session: Session,
 ) -> None:
+    circuits.succeeded(session, job.queue)
     for task in _still_silent(session, ids):
         answer = found.get(task.id)
         if task.status is TaskStatus.FAILED:

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
-from app import bodies
+from app import bodies, circuits
 from app.jobs import Job
 from app.models import FINAL, Callback, Chunk, Image, Input, Partial, Task, Verdict, first_id
 from app.services import Services
@@ -37,6 +37,8 @@ def purge(services: Services, job: Job | None = None) -> None:
         "rejections": _repeat(services, _drop_rejections, body_age),
         "orphans": _repeat(services, _drop_orphans, ORPHAN_SECONDS),
     }
+    with services.db.transaction() as session:
+        circuits.forget(session)
     if any(deleted.values()):
         log.info("retention applied", action="purge", **deleted)
 

@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select, update
 
-from app import edits, jobs, tasks
+from app import circuits, edits, jobs, tasks
+from app.circuits import FAILURES_IN_A_ROW
 from app.columns import db_now
 from app.config import HostPort
 from app.edits import OUR_RULES
@@ -20,7 +21,7 @@ from app.errors import (
     ProviderError,
 )
 from app.jobs import Job, Kind, Lease
-from app.models import Event, Input, Role, Source, TaskStatus
+from app.models import Circuit, Event, Input, Role, Source, TaskStatus
 from app.models import Job as JobRow
 from app.outbound import Outbound
 from app.providers.acedata import RULES, AceData
@@ -257,6 +258,38 @@ def test_a_refused_connection_is_tried_again_because_nothing_has_left(
     assert due_kinds(parts) == ["submit"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "failures"),
+    [
+        (json_answer({"task_id": "theirs"}), 0),
+        (json_answer(success(task_id="theirs")), 0),
+        (json_answer(NO_CREDIT, 403), 0),
+        (json_answer(BROKEN, 500), FAILURES_IN_A_ROW),
+        (Answer(502), FAILURES_IN_A_ROW),
+        (Answer(cut=True), FAILURES_IN_A_ROW),
+    ],
+)
+def test_a_provider_that_is_away_is_left_alone(
+    linked_sqlite: Services, acedata: Site, answer: Answer, failures: int
+) -> None:
+    acedata.replies[EDITS] = answer
+    task = make_task(linked_sqlite)
+    with linked_sqlite.db.transaction() as session:
+        for _ in range(FAILURES_IN_A_ROW - 1):
+            circuits.failed(session, "submit:acedata", "away")
+
+    if answer.status in {403, 500}:
+        fail_next(linked_sqlite, Kind.SUBMIT)
+    else:
+        run_next(linked_sqlite, Kind.SUBMIT)
+
+    with linked_sqlite.db.reading() as session:
+        assert session.scalar(select(Circuit.failures)) == failures
+        assert len(circuits.open_ones(session)) == (failures > 0)
+        detail = session.scalar(select(Event.detail).filter_by(event="refused", task_id=task.id))
+        assert detail is None or 8 <= detail["provider_paused_seconds"] <= 12
+
+
 def test_an_unexpected_error_after_sending_makes_the_task_uncertain(
     linked_sqlite: Services, acedata: Site
 ) -> None:
@@ -382,6 +415,9 @@ def test_a_lost_submission_is_sent_only_if_it(
     assert get_task(linked, task.id).status is status
     assert get_task(linked, task.id).submitting_at is None
     assert ("uncertain" in timeline(linked, task)) == (status is TaskStatus.UNCERTAIN)
+    # The worker was at fault, not the provider.
+    with linked.db.reading() as session:
+        assert session.scalar(select(Circuit.failures)) is None
     assert len(acedata.asked(EDITS)) == sent
     assert due_kinds(linked) == (["ingest"] if answered else [])
 

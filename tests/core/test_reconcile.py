@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from app import jobs, reconcile
+from app import circuits, jobs, reconcile
 from app.columns import db_now
 from app.jobs import Kind
 from app.models import Job as JobRow
@@ -240,6 +240,10 @@ def test_an_answer_that_does_not_say_counts_for_nothing(
 
     task = get_task(linked_sqlite, task.id)
     assert (task.status, task.asks) == (TaskStatus.UNCERTAIN, 0)
+    with linked_sqlite.db.reading() as session:
+        circuit = [(each.queue, each.failures) for each in circuits.open_ones(session)]
+    # A refusal is an answer.
+    assert circuit == ([] if answer.status == 429 else [("reconcile:acedata", 5)])
 
 
 def test_what_happened_while_the_provider_was_asked_counts(linked: Services, acedata: Site) -> None:

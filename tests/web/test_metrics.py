@@ -6,6 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert
 
+from app import circuits
 from app.models import Worker
 from tests.factories import make_task, success
 from tests.web.sites import Site, json_of
@@ -28,6 +29,7 @@ def test_the_figures_are_those_of_the_database(site: Site) -> None:
     assert site.post_back(waiting, b"not JSON").status_code == 422
     with site.parts.db.transaction() as session:
         session.execute(insert(Worker).values(name="one"))
+        circuits.rest(session, "submit:acedata", "too many", 30)
 
     response = site.client.get("/metrics", environ_overrides=LOCAL)
 
@@ -41,6 +43,7 @@ def test_the_figures_are_those_of_the_database(site: Site) -> None:
         "postback_callbacks_last_hour callback rejected": 1,
         "postback_jobs submit:acedata due": 2,
         "postback_jobs work due": 1,
+        "postback_circuit_open submit:acedata": 1,
         "postback_workers": 1,
     }
 
