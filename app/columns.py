@@ -96,3 +96,23 @@ def _number_on_postgresql(element: transaction_number, compiler: SQLCompiler, **
 def _number_on_sqlite(element: transaction_number, compiler: SQLCompiler, **kwargs: Any) -> str:
     del element, compiler, kwargs
     return "0"
+
+
+class settled_before(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
+    """All transactions with a lower number have ended: what they wrote is there, or never will be."""
+
+    type = BigInteger()
+    inherit_cache = True
+    name = "settled_before"
+
+
+@compiles(settled_before, "postgresql")
+def _settled_on_postgresql(element: settled_before, compiler: SQLCompiler, **kwargs: Any) -> str:
+    del element, compiler, kwargs
+    return "(SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint)"
+
+
+@compiles(settled_before, "sqlite")
+def _settled_on_sqlite(element: settled_before, compiler: SQLCompiler, **kwargs: Any) -> str:
+    del element, compiler, kwargs
+    return "1"

@@ -83,3 +83,10 @@ def sqlite_parts(sqlite_url: str, tmp_path: Path) -> Iterator[Services]:
     """The services on SQLite, for what has nothing to do with the database."""
     with running(make_config(sqlite_url, tmp_path)) as services:
         yield services
+
+
+@pytest.fixture
+def postgres_parts(postgres_url: str, tmp_path: Path) -> Iterator[Services]:
+    """The services on PostgreSQL, for what only it does."""
+    with running(make_config(postgres_url, tmp_path)) as services:
+        yield services

@@ -218,6 +218,8 @@ class Event(Base):
         Index("ix_events_order", "xid", "id"),
         Index("ix_events_pending", "id", sqlite_where=text("pending"),
               postgresql_where=text("pending")),
+        # Else the id of a row that was deleted is given to the next one, which readers then pass over.
+        {"sqlite_autoincrement": True},
     )  # fmt: skip
 
     id: Mapped[int] = mapped_column(BigSerial, primary_key=True)

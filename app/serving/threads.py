@@ -37,7 +37,15 @@ class Threads(gthread.ThreadWorker):
         """Load the application."""
         super().load_wsgi()
         application: Any = self.wsgi
+        self._end = getattr(application, "end", None)
         self.wsgi = closing_unread(application)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """End once what is under way is answered; streams, which never are, end now."""
+        if self.alive and self._end is not None:
+            # In the main loop: a signal may come while this thread holds any lock.
+            self.method_queue.defer(self._end)
+        super().handle_exit(sig, frame)
 
     def handle(self, conn: gthread.TConn) -> Any:
         """Answer a request, or wait for it in the main loop."""

@@ -1,6 +1,7 @@
 """HTTP in: the API and the pages in Flask, the callback receiver beside it in plain WSGI."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +26,10 @@ from app.web import (
     pages,
     pictures,
     stats,
+    streams,
     submissions,
 )
+from app.web.broadcast import Broadcast
 from app.web.intake import Budget
 from app.web.middleware import observed
 from app.web.reading import UPLOADS_IN_FLIGHT
@@ -34,7 +37,7 @@ from app.web.receiver import Receiver
 from app.web.waiting import Waiters
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 ROOT = Path(__file__).parent.parent.parent
 THREADS = 256
@@ -44,16 +47,31 @@ SESSION_HOURS = 12
 FORM_BYTES = 64 * 1024
 
 
-def application(services: Services) -> "WSGIApplication":
-    """The whole of what is served over HTTP."""
+@dataclass(frozen=True)
+class Application:
+    """The whole of what is served over HTTP; `end` lets go of clients that would stay for long."""
+
+    wsgi: "WSGIApplication"
+    end: Callable[[], None]
+
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        """Answer one request."""
+        return self.wsgi(environ, start_response)
+
+
+def application(services: Services) -> Application:
+    """All parts together, around them what all requests have in common."""
     config = services.config
     receiver = Receiver(services)
-    whole: WSGIApplication = DispatcherMiddleware(create_app(services), {"/callbacks": receiver})
+    app = create_app(services)
+    whole: WSGIApplication = DispatcherMiddleware(app, {"/callbacks": receiver})
     services.db.listen()
     whole = observed(whole, https=config.public_url.startswith("https://"))
     if proxies := config.trusted_proxies:
         whole = ProxyFix(whole, x_for=proxies, x_proto=proxies, x_host=proxies)
-    return whole
+    return Application(whole, app.extensions["broadcast"].end)
 
 
 def create_app(services: Services) -> Flask:
@@ -66,6 +84,7 @@ def create_app(services: Services) -> Flask:
     app.extensions["services"] = services
     app.extensions["waiters"] = Waiters(services.db, THREADS - FREE_THREADS)
     app.extensions["uploads"] = Budget(UPLOADS_IN_FLIGHT * config.max_upload_bytes)
+    app.extensions["broadcast"] = Broadcast(services)
     app.extensions["checks"] = health.checks(services)
     app.jinja_env.filters["own_path"] = pages.own_path
     app.before_request(auth.check)
@@ -74,7 +93,17 @@ def create_app(services: Services) -> Flask:
         # Their callers prove themselves by a header that no form can send.
         csrf.exempt(module.bp)
     _limit_rates(app, config)
-    for module in (submissions, lookups, actions, stats, pictures, health, metrics, pages):
+    for module in (
+        submissions,
+        lookups,
+        actions,
+        stats,
+        streams,
+        pictures,
+        health,
+        metrics,
+        pages,
+    ):
         app.register_blueprint(module.bp)
     app.view_functions["static"] = auth.public(app.view_functions["static"])
     app.after_request(_page_policy(services))

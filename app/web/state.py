@@ -5,6 +5,7 @@ from typing import cast
 from flask import current_app, request
 
 from app.services import Services
+from app.web.broadcast import Broadcast
 from app.web.intake import Budget
 from app.web.middleware import REQUEST_ID
 from app.web.waiting import Waiters
@@ -23,6 +24,11 @@ def waiters() -> Waiters:
 def upload_budget() -> Budget:
     """How much may be uploaded to this process at once."""
     return cast(Budget, current_app.extensions["uploads"])
+
+
+def broadcast() -> Broadcast:
+    """What tells the streams of this process what happens."""
+    return cast(Broadcast, current_app.extensions["broadcast"])
 
 
 def request_id() -> str:

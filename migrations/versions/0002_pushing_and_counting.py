@@ -145,7 +145,14 @@ def upgrade() -> None:
     with op.batch_alter_table("audits", schema=None) as batch_op:
         batch_op.create_index("ix_audits_subject", ["subject", "id"], unique=False)
 
-    with op.batch_alter_table("events", schema=None) as batch_op:
+    # SQLite has to make the table anew for ids that are never given twice.
+    sqlite = op.get_context().dialect.name == "sqlite"
+    with op.batch_alter_table(
+        "events",
+        schema=None,
+        recreate="always" if sqlite else "never",
+        table_kwargs={"sqlite_autoincrement": True},
+    ) as batch_op:
         batch_op.add_column(sa.Column("xid", sa.BigInteger(), nullable=False, server_default="0"))
         batch_op.add_column(
             sa.Column("pending", sa.Boolean(), nullable=False, server_default=sa.false())

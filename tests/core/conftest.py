@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from app.db import Database
 from app.models import Base
 from app.services import Services
 from tests.core.sites import Site, running_site
-from tests.factories import make_config, reconfigured, running
+from tests.factories import reconfigured
 
 
 @pytest.fixture
@@ -40,13 +39,6 @@ def linked(parts: Services, acedata: Site) -> Services:
 def linked_sqlite(sqlite_parts: Services, acedata: Site) -> Services:
     """The services on SQLite, with `acedata` as the provider."""
     return reconfigured(sqlite_parts, acedata_base_url=acedata.url)
-
-
-@pytest.fixture
-def postgres_parts(postgres_url: str, tmp_path: Path) -> Iterator[Services]:
-    """The services on PostgreSQL, for what only it does."""
-    with running(make_config(postgres_url, tmp_path)) as services:
-        yield services
 
 
 def count(database: Database, table: type[Base]) -> int:

@@ -1,0 +1,83 @@
+"""What happened to tasks, in an order in which a reader passes nothing over: what streams tell.
+
+Each row of a timeline is a change.  PostgreSQL gives out ids before it commits, so a row may appear
+before one that was seen already; in the order of `(xid, id)`, and only as far as every transaction
+has ended, none does.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.orm import Session
+
+from app.columns import settled_before
+from app.models import Event
+
+# Both numbers are 64 bits at most.
+_POSITION = re.compile(r"(\d{1,18})-(\d{1,18})")
+
+
+class Position(NamedTuple):
+    """Where in that order somebody is: everything up to here has been told."""
+
+    xid: int
+    id: int
+
+    def __str__(self) -> str:
+        """What goes over the wire; it means something to us only."""
+        return f"{self.xid}-{self.id}"
+
+
+BEGINNING = Position(0, 0)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row of a timeline; `event` is None for what is told although nothing happened."""
+
+    position: Position
+    task_id: UUID
+    event: str | None
+    # Whether nothing can appear before it any more.
+    settled: bool = True
+
+
+def position(text: str) -> Position | None:
+    """The position that was written as `text`; None when it never was one."""
+    match = _POSITION.fullmatch(text)
+    return Position(int(match[1]), int(match[2])) if match else None
+
+
+def latest(session: Session) -> Position:
+    """The position of the last change that is settled."""
+    settled = select(Event.xid, Event.id).where(Event.xid < settled_before())
+    row = session.execute(settled.order_by(Event.xid.desc(), Event.id.desc()).limit(1)).first()
+    return Position(*row) if row else BEGINNING
+
+
+def after(
+    session: Session,
+    start: Position,
+    *,
+    limit: int,
+    until: Position | None = None,
+    task_id: UUID | None = None,
+) -> Sequence[Change]:
+    """The first changes after `start`, in their order, up to and with `until`, of one task or all.
+
+    Those that are not settled come last: they are there, but something may appear before them.
+    """
+    place = tuple_(Event.xid, Event.id)
+    query = select(
+        Event.xid, Event.id, Event.task_id, Event.event, Event.xid < settled_before()
+    ).where(place > start)
+    if until is not None:
+        query = query.where(place <= until)
+    if task_id is not None:
+        query = query.where(Event.task_id == task_id)
+    rows = session.execute(query.order_by(Event.xid, Event.id).limit(limit))
+    return [Change(Position(xid, id_), task, event, done) for xid, id_, task, event, done in rows]

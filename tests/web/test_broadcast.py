@@ -1,0 +1,151 @@
+"""One reader for all streams: what it tells, and what it costs."""
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from app import changes, events
+from app.changes import Position
+from app.events import Fact, Happened
+from app.models import Task
+from app.services import Services
+from app.web.broadcast import QUEUED_BYTES, Broadcast, Listener
+from app.web.frames import Form
+from tests.factories import eventually, make_task
+
+WRITERS = 8
+TRANSACTIONS = 40
+
+
+@pytest.fixture
+def broadcast(parts: Services) -> Iterator[Broadcast]:
+    broadcast = Broadcast(parts)
+    parts.db.listen()
+    yield broadcast
+    broadcast.end()
+
+
+@contextmanager
+def listener(broadcast: Broadcast, **options: Any) -> Iterator[Listener]:
+    one = Listener(Form.BRIEF, options.get("task_id"), options.get("cut", lambda: None))
+    broadcast.join(one, options.get("start"))
+    try:
+        yield one
+    finally:
+        broadcast.leave(one)
+
+
+def ids_in(data: bytes) -> list[Position]:
+    """The positions of the events, in their order."""
+    lines = [line for line in data.decode().splitlines() if line.startswith("id: ")]
+    found = [changes.position(line.removeprefix("id: ")) for line in lines]
+    return [position for position in found if position]
+
+
+def write(parts: Services, task: Task, count: int = 1) -> None:
+    with parts.db.transaction() as session:
+        events.record(session, *[Fact(task.id, Happened.CONFLICT)] * count)
+
+
+def heard(one: Listener, count: int) -> list[Position]:
+    told: list[Position] = []
+
+    def enough() -> bool:
+        told.extend(ids_in(one.take(0.05)[0]))
+        return len(told) >= count
+
+    eventually(enough)
+    return told
+
+
+def test_of_what_many_write_at_once_everybody_hears_all_once(
+    parts: Services, broadcast: Broadcast
+) -> None:
+    tasks = [make_task(parts) for _ in range(WRITERS)]
+
+    def write_many(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(TRANSACTIONS):
+            with parts.db.transaction() as session:
+                for task in chance.sample(tasks, 2):
+                    events.record(session, Fact(task.id, Happened.CONFLICT))
+                    # Others get later ids, and commit earlier.
+                    session.flush()
+
+    with listener(broadcast) as one, listener(broadcast, task_id=tasks[0].id) as of_one:
+        start = one.told
+        writers = [threading.Thread(target=write_many, args=(n,)) for n in range(WRITERS)]
+        for writer in writers:
+            writer.start()
+        told = heard(one, 2 * WRITERS * TRANSACTIONS)
+        for writer in writers:
+            writer.join()
+        with parts.db.reading() as session:
+            every = changes.after(session, start, limit=10_000)
+        of_task = [change for change in every if change.task_id == tasks[0].id]
+        assert told == [change.position for change in every]
+        assert heard(of_one, len(of_task)) == [change.position for change in of_task]
+
+
+def test_what_is_held_back_is_told_when_the_other_transaction_has_ended(
+    postgres_parts: Services,
+) -> None:
+    parts, broadcast = postgres_parts, Broadcast(postgres_parts)
+    parts.db.listen()
+    task = make_task(parts)
+    with listener(broadcast) as one:
+        with parts.db.transaction() as session:
+            events.record(session, Fact(task.id, Happened.CONFLICT))
+            session.flush()
+            write(parts, task)
+            assert ids_in(one.take(0.3)[0]) == []
+        told = heard(one, 2)
+    assert told == sorted(told)
+    assert len(told) == 2
+
+
+def test_who_cannot_follow_is_cut_off_and_holds_nobody_up(
+    sqlite_parts: Services,
+) -> None:
+    parts, broadcast = sqlite_parts, Broadcast(sqlite_parts)
+    cut = threading.Event()
+    task = make_task(parts)
+    with listener(broadcast) as quick, listener(broadcast, cut=cut.set) as slow:
+        slow.put(QUEUED_BYTES * b"x")
+        write(parts, task)
+        assert len(heard(quick, 1)) == 1
+        assert cut.is_set()
+        assert slow.take(0) == (QUEUED_BYTES * b"x", True)
+
+
+def test_what_the_database_does_is_the_same_for_one_and_for_many_and_nothing_for_none(
+    parts: Services, broadcast: Broadcast
+) -> None:
+    statements: list[str] = []
+    task = make_task(parts)
+    event.listen(
+        parts.db.engine,
+        "before_cursor_execute",
+        lambda *given: statements.append(given[2]) if "SELECT events" in given[2] else None,
+    )
+
+    def asked(listeners: int) -> int:
+        with ExitStack() as stack:
+            ones = [stack.enter_context(listener(broadcast)) for _ in range(listeners)]
+            statements.clear()
+            for _ in range(5):
+                write(parts, task)
+                assert all(len(heard(one, 1)) == 1 for one in ones)
+            return len(statements)
+
+    few, many = asked(1), asked(40)
+    assert many <= few + 5
+    eventually(lambda: not [t for t in threading.enumerate() if t.name == "broadcast"])
+    statements.clear()
+    write(parts, task)
+    assert statements == []
