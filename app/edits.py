@@ -170,7 +170,7 @@ def submission_failed(session: Session, job: Job, error: BaseException, final: b
     if final:
         status = error.status if isinstance(error, ProviderError) else 500
         tasks.fail(session, task, known, http_status=status)
-    else:
+    elif known.counts:
         detail = {"code": known.code, "message": str(known), "attempt": job.attempts}
         if pause:
             detail["provider_paused_seconds"] = round(pause)

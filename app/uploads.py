@@ -2,19 +2,19 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 from uuid import UUID
 
 import structlog
 
-from app.errors import StorageError
+from app.errors import StorageError, UnavailableError
 from app.models import Input, Role
 from app.providers.base import File
 from app.providers.rules import FileFacts, Files
@@ -98,12 +98,11 @@ def stored(services: Services, task_id: UUID, uploads: Sequence[Upload]) -> Iter
 def at_hand(services: Services, inputs: Sequence[Input]) -> Iterator[tuple[File, ...]]:
     """The uploaded ones of `inputs` as files to send, on this machine's disk until the block ends.
 
-    Raises `StorageError` before any of them is sent: while they are, it would leave in doubt what
-    the provider has got.
+    Raises `StorageError` and `UnavailableError` before any of them is sent: while they are, it would
+    leave in doubt what the provider has got.
     """
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="postback-")))
-        yield tuple(_fetch(services, row, folder) for row in inputs if row.key)
+        yield tuple(_fetch(services, row, stack) for row in inputs if row.key)
 
 
 def _row(task_id: UUID, upload: Upload, before: Sequence[Upload]) -> Input:
@@ -118,13 +117,22 @@ def _row(task_id: UUID, upload: Upload, before: Sequence[Upload]) -> Input:
     )
 
 
-def _fetch(services: Services, row: Input, folder: Path) -> File:
+def _fetch(services: Services, row: Input, stack: ExitStack) -> File:
+    # Without a name, so that a worker that is killed leaves nothing behind.
+    copy = stack.enter_context(TemporaryFile())  # noqa: SIM115 - it is one
+    try:
+        with services.storage.open(str(row.key)) as stream:
+            shutil.copyfileobj(stream, copy, _COPY_BYTES)
+    except OSError as error:
+        raise UnavailableError(f"no room for {row.key!r}: {error.strerror}") from error
+    size = copy.tell()
+
+    def reopen() -> BinaryIO:
+        copy.seek(0)
+        return open(os.dup(copy.fileno()), "rb")  # noqa: PTH123 - it has no path
+
     name = str(row.key).rpartition("/")[2]
-    path = folder / name
-    with services.storage.open(str(row.key)) as stream, path.open("wb") as copy:
-        shutil.copyfileobj(stream, copy, _COPY_BYTES)
-    content_type = row.content_type or "application/octet-stream"
-    return File(row.role, name, content_type, path.stat().st_size, lambda: path.open("rb"))
+    return File(row.role, name, row.content_type or "application/octet-stream", size, reopen)
 
 
 def _forget(services: Services, keys: Sequence[str]) -> None:

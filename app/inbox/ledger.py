@@ -188,6 +188,8 @@ class _Ledger:
             detail |= {"code": error.code, "message": str(error)}
             self._facts.append(Fact(task.id, Happened.FAILED, detail))
         else:
+            # Providers may give fewer than were asked for, and bill only those.
+            detail |= {"asked": task.asked, "came": len(result.images)}
             self._facts.append(Fact(task.id, Happened.RECEIVED, detail))
             self._jobs.append(jobs.New(Kind.INGEST, task.id, incoming.body.id))
 

@@ -29,6 +29,8 @@ class TaskState:
     provider: str
     provider_task_id: str | None
     status: TaskStatus
+    # How many images were asked for.
+    asked: int = 1
 
 
 def providers_of(connection: Connection, task_ids: Iterable[UUID]) -> dict[UUID, str]:
@@ -41,7 +43,10 @@ def lock_tasks(session: Session, ids: Iterable[UUID]) -> dict[UUID, TaskState]:
     """The tasks, which nobody else changes until the transaction ends."""
     connection = session.connection()
     rows = connection.execute(_locking(connection.dialect.name), {"ids": list(ids)})
-    return {row[0]: TaskState(row[0], row[1], row[2], TaskStatus(row[3])) for row in rows}
+    return {
+        row[0]: TaskState(row[0], row[1], row[2], TaskStatus(row[3]), _number(row[4]))
+        for row in rows
+    }
 
 
 def known_bodies(
@@ -109,6 +114,12 @@ def _moving(table: Table, given: Given) -> Update:
     return update(table).where(table.c.id == given["id"]).values(values)
 
 
+def _number(n: object) -> int:
+    # Text on PostgreSQL, a number on SQLite, None where the request does not say.
+    text = str(n)
+    return int(text) if text.isdecimal() else 1
+
+
 @lru_cache
 def _finding(dialect: str) -> Select[Any]:
     return select(_TASKS.c.id, _TASKS.c.provider).where(among(_TASKS.c.id, "ids", dialect))
@@ -118,8 +129,9 @@ def _finding(dialect: str) -> Select[Any]:
 def _locking(dialect: str) -> Select[Any]:
     # In the order of their ids, so that two batches cannot wait for each other.
     tasks = _TASKS.c
+    asked = tasks.request["n"].as_string()
     return (
-        select(tasks.id, tasks.provider, tasks.provider_task_id, tasks.status)
+        select(tasks.id, tasks.provider, tasks.provider_task_id, tasks.status, asked)
         .where(among(tasks.id, "ids", dialect))
         .order_by(tasks.id)
         .with_for_update()

@@ -22,6 +22,7 @@ from app.errors import UnavailableError
 from app.inbox import Inbox, Incoming, Outcome, Taken
 from app.models import (
     Callback,
+    Event,
     Source,
     Task,
     TaskStatus,
@@ -105,8 +106,9 @@ def refused(task: Task | None, body: Body, reason: str = "the reason") -> Incomi
 
 
 def test_a_success_is_stored_and_its_reading_enqueued_with_the_task_moved(parts: Services) -> None:
-    task = make_task(parts, columns={"status": TaskStatus.SUBMITTED})
-    payload = success(task_id="theirs", usage={"input_tokens": 775})
+    task = make_task(parts, columns={"status": TaskStatus.SUBMITTED}, n=4)
+    urls = [f"https://images.test/{number}.png" for number in range(3)]
+    payload = success(*urls, task_id="theirs", usage={"input_tokens": 775})
 
     assert take(parts, task, payload) is ACCEPTED
 
@@ -121,6 +123,10 @@ def test_a_success_is_stored_and_its_reading_enqueued_with_the_task_moved(parts:
     assert (callback.verdict, callback.source) == (Verdict.ACCEPTED, Source.CALLBACK)
     assert (callback.address, callback.checked) == ("192.0.2.7", True)
     assert timeline(parts, task) == ["created", "received"]
+    with parts.db.reading() as session:
+        (detail,) = session.scalars(select(Event.detail).filter_by(event="received"))
+    # Fewer than were asked for are a success.
+    assert (detail["asked"], detail["came"]) == (4, 3)
     assert due_kinds(parts) == ["submit", "ingest"]
 
 

@@ -3,18 +3,22 @@
 import io
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Request
 
 from app import uploads
 from app.errors import MissingObjectError, StorageError
-from app.models import Role, new_id
+from app.jobs import Kind
+from app.models import Role, Task, new_id
 from app.providers.rules import facts_of
 from app.services import Services
 from app.storage.local import LocalStorage
 from app.uploads import Upload
-from tests.factories import png
+from tests.core.sites import Site, json_answer
+from tests.factories import PUBLIC_URL, fail_next, get_task, make_task, png, run_next, timeline
 
 
 def upload(role: Role, data: bytes) -> Upload:
@@ -71,5 +75,64 @@ def test_files_are_fetched_before_any_is_sent(sqlite_parts: Services) -> None:
                 assert stream.read() == data
     with pytest.raises(MissingObjectError), uploads.at_hand(parts, rows):
         pass
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="closed file"):
         files[0].open()
+
+
+def make_task_with_files(parts: Services, **fields: Any) -> Task:
+    """A task whose image and mask are in storage."""
+    task = make_task(parts, image=None, **fields)
+    given = [upload(Role.IMAGE, RED), upload(Role.IMAGE, BLUE), upload(Role.MASK, RED)]
+    with uploads.stored(parts, task.id, given) as rows, parts.db.transaction() as session:
+        session.add_all(rows)
+    return task
+
+
+def test_an_edit_with_files_is_sent_as_a_form(linked: Services, acedata: Site) -> None:
+    acedata.replies["/openai/images/edits"] = json_answer({"success": True, "task_id": "theirs"})
+    task = make_task_with_files(
+        linked, n=2, metadata={"a": "b"}, stream=True, partial_images=2, x=1.5
+    )
+
+    run_next(linked, Kind.SUBMIT)
+
+    (asked,) = acedata.asked("/openai/images/edits")
+    builder = EnvironBuilder(
+        data=asked.body, content_type=asked.headers["Content-Type"], method="POST"
+    )
+    with Request(builder.get_environ()) as request:
+        form = request.form.to_dict()
+        callback_url = form.pop("callback_url")
+        # How we answer our own caller is not the provider's business.
+        assert form == {
+            "prompt": "make it sepia", "model": "gpt-image-2", "n": "2", "x": "1.5",
+            "trace_id": str(task.id),
+        }  # fmt: skip
+        assert callback_url.startswith(f"{PUBLIC_URL}/callbacks/")
+        assert [image.read() for image in request.files.getlist("image")] == [RED, BLUE]
+        assert request.files["mask"].read() == RED
+    assert asked.headers["Authorization"] == "Bearer our key at acedata"
+    assert get_task(linked, task.id).provider_task_id == "theirs"
+
+
+class Down(LocalStorage):
+    def open(self, key: str) -> BinaryIO:
+        raise StorageError(f"cannot read {key}")
+
+
+def test_storage_in_trouble_leaves_no_doubt_about_what_was_sent(
+    linked: Services, acedata: Site
+) -> None:
+    task = make_task_with_files(linked)
+    down = replace(linked, storage=Down(linked.config.local_storage_dir))
+
+    for _ in range(3):
+        assert isinstance(fail_next(down, Kind.SUBMIT), StorageError)
+    assert (get_task(linked, task.id).status, timeline(linked, task)) == ("queued", ["created"])
+
+    linked.storage.delete(
+        f"inputs/{task.id}/{name}.png" for name in ("image-0", "image-1", "mask-0")
+    )
+    fail_next(linked, Kind.SUBMIT)
+    assert get_task(linked, task.id).status == "failed"
+    assert acedata.asked("/openai/images/edits") == []
