@@ -6,7 +6,6 @@ and `ConflictError` where the act does not go with how the task is.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
@@ -17,6 +16,7 @@ from app import edits, events, jobs, keys, reports, retention, tasks
 from app.errors import ConflictError, StorageError
 from app.events import Fact, Happened
 from app.jobs import Kind
+from app.keys import Actor
 from app.models import (
     FINAL,
     Callback,
@@ -32,14 +32,6 @@ from app.models import (
 from app.services import Services
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Actor:
-    """Who acts, by the name of the API key, and from which address."""
-
-    name: str
-    address: str | None
 
 
 def cancel(session: Session, id_: str, actor: Actor) -> Task:

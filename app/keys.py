@@ -1,6 +1,7 @@
 """API keys: made and revoked by a person, recognised at every call."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select, update
@@ -13,6 +14,14 @@ from app.signing import Signing, new_api_key
 
 # How exact `last_used_at` is: not every call is worth a write.
 LAST_USED = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts, by the name of the API key, and from which address."""
+
+    name: str
+    address: str | None
 
 
 def create(session: Session, signing: Signing, name: str, scopes: Collection[Scope]) -> str:

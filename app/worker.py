@@ -15,12 +15,13 @@ import structlog
 from sqlalchemy import delete, insert, update
 from sqlalchemy.orm import Session
 
-from app import edits, images, jobs, reconcile, results, retention
+from app import deliveries, edits, images, jobs, reconcile, results, retention
 from app.columns import db_now
 from app.db import is_outage
 from app.errors import LeaseLostError, PostbackError
 from app.jobs import Again, Conclusion, Due, Ending, Job, Kind, OnLost, Places, Retry, Terms
 from app.models import Worker as Row
+from app.relay import Relay
 from app.services import Services
 
 log = structlog.get_logger()
@@ -56,11 +57,10 @@ HANDLERS: Mapping[Kind, Handler] = {
     Kind.INGEST: Handler(results.ingest, failed=results.ingestion_failed),
     Kind.COMPACT: Handler(results.compact),
     Kind.STORE_IMAGE: Handler(images.store, failed=images.storing_failed),
+    Kind.DELIVER: Handler(deliveries.deliver, failed=deliveries.delivery_failed),
     Kind.RECONCILE: Handler(reconcile.ask),
     Kind.EXPIRE: Handler(reconcile.expire),
     Kind.PURGE: Handler(retention.purge),
-    # Nobody enqueues one yet.
-    Kind.DELIVER: Handler(lambda _services, _job: None),
 }
 
 
@@ -85,6 +85,9 @@ class Worker:
         db.listen()
         heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         heartbeat.start()
+        relay = Relay(self._services)
+        relaying = threading.Thread(target=relay.run, name="relay", daemon=True)
+        relaying.start()
         log.info("worker started", action="start", worker=self.name)
         while not self._stopping.is_set():
             self._wake.clear()
@@ -93,9 +96,11 @@ class Worker:
             except Exception as error:
                 self._endure("claim", error)
             self._wake.wait(POLL_SECONDS[db.engine.dialect.name])
+        relay.stop()
         self._drain()
         # Before this worker's row goes: a last beat would put it there again.
         heartbeat.join()
+        relaying.join()
         self._leave()
         log.info("worker stopped", action="stop", worker=self.name)
 

@@ -28,6 +28,7 @@ from app.config.values import (
     RateLimits,
     Seconds,
     Secret,
+    WebhookSecret,
 )
 from app.errors import ConfigError
 
@@ -103,8 +104,8 @@ class Config(BaseModel):
     allow_private_hosts: PrivateHosts = ()
     """`host:port` or address ranges that outbound calls may reach although they are private."""
 
-    webhook_secret: OptionalSecret = None
-    """Signs what is pushed to a task's own `callback_url`."""
+    webhook_secret: Annotated[WebhookSecret | None, Field(repr=False)] = None
+    """Signs what is pushed to a task's own `callback_url`: `whsec_` and base64."""
     delivery_schedule: Durations = (
         5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """What settings are written like: durations, sizes, lists, addresses."""
 
 import re
+from base64 import b64decode
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, NamedTuple
@@ -21,6 +22,8 @@ _SIZE_UNITS = {None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 # Names, and addresses with colons; what else there may be is for the resolver to refuse.
 _HOST = re.compile(r"[\w.:-]+")
+# As with a key of 128 bits.
+WEBHOOK_SECRET_BYTES = 16
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 
 
@@ -135,6 +138,20 @@ def _per_second(value: str) -> float | None:
     return float(item.amount / item.get_expiry())
 
 
+def _webhook_secret(value: str) -> str:
+    prefix, _, encoded = value.partition("_")
+    try:
+        length = len(b64decode(encoded, validate=True)) if prefix == "whsec" else 0
+    except ValueError:
+        length = 0
+    if length < WEBHOOK_SECRET_BYTES:
+        raise ValueError(
+            f"expected whsec_ and at least {WEBHOOK_SECRET_BYTES} random bytes in base64; "
+            'make one: echo "whsec_$(openssl rand -base64 32)"'
+        )
+    return value
+
+
 def _split(separator: str, parse: Callable[[str], Any] = str) -> BeforeValidator:
     return BeforeValidator(
         lambda value: tuple(parse(item) for item in re.split(separator, value.strip()) if item)
@@ -149,6 +166,7 @@ Names = Annotated[tuple[str, ...], _split(r"\s*,\s*")]
 # Never shown: not in a repr, not in an error.
 Secret = Annotated[str, Field(repr=False)]
 Days = Annotated[int, Field(gt=0), AfterValidator(lambda days: min(days, 36_500))]
+WebhookSecret = Annotated[str, AfterValidator(_webhook_secret)]
 OptionalSecret = Annotated[str | None, Field(repr=False)]
 Bucket = Annotated[str, AfterValidator(_bucket)]
 Hosts = Annotated[tuple[str, ...], _split(r"\s*,\s*", _host_pattern)]

@@ -45,7 +45,8 @@ class Message(Base):
     )
     event_id: Mapped[int | None] = mapped_column(BigInteger)
     type: Mapped[str]
-    body: Mapped[bytes]
+    # None once it is too old to be kept.
+    body: Mapped[bytes | None]
     created_at: Mapped[datetime] = mapped_column(default=db_now())
 
 
@@ -67,6 +68,8 @@ class Delivery(Base):
     url: Mapped[str | None]
     type: Mapped[str]
     status: Mapped[DeliveryStatus] = mapped_column(default=DeliveryStatus.PENDING)
+    # How many attempts were made since it was made, or asked for again: its place in the schedule.
+    tries: Mapped[int] = mapped_column(default=0)
     next_attempt_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     delivered_at: Mapped[datetime | None]
@@ -76,10 +79,15 @@ class Attempt(Base):
     """One try to deliver: how it was answered, or why not."""
 
     __tablename__ = "attempts"
-    __table_args__ = (Index("ix_attempts_delivery", "delivery_id", "id"),)
+    __table_args__ = (
+        Index("ix_attempts_delivery", "delivery_id", "id"),
+        Index("ix_attempts_endpoint", "endpoint_id", "id"),
+    )
 
     id: Mapped[int] = mapped_column(BigSerial, primary_key=True)
     delivery_id: Mapped[UUID] = mapped_column(ForeignKey("deliveries.id", ondelete="CASCADE"))
+    # The delivery's, so that the last attempts at an endpoint are found without its deliveries.
+    endpoint_id: Mapped[UUID | None] = mapped_column(ForeignKey("endpoints.id", ondelete="CASCADE"))
     at: Mapped[datetime] = mapped_column(default=db_now())
     status: Mapped[int | None]
     duration_ms: Mapped[int]

@@ -218,6 +218,8 @@ class Event(Base):
         Index("ix_events_order", "xid", "id"),
         Index("ix_events_pending", "id", sqlite_where=text("pending"),
               postgresql_where=text("pending")),
+        Index("ix_events_message", "message_id", sqlite_where=text("message_id IS NOT NULL"),
+              postgresql_where=text("message_id IS NOT NULL")),
         # Else the id of a row that was deleted is given to the next one, which readers then pass over.
         {"sqlite_autoincrement": True},
     )  # fmt: skip

@@ -6,7 +6,7 @@ from app.reports.overview import Acceptance, Hour, Overview, overview
 from app.reports.problems import Problem, Trouble, worker_seen
 from app.reports.rates import Figures, Spread, figures_since, summed
 from app.reports.rows import TaskRow, task_rows, tasks_for_page
-from app.reports.shown import rfc3339, task_in_full, tasks_in_full, tasks_in_short
+from app.reports.shown import entry, rfc3339, task_in_full, tasks_in_full, tasks_in_short
 
 __all__ = [
     "Acceptance",
@@ -19,6 +19,7 @@ __all__ = [
     "TaskFilter",
     "TaskRow",
     "Trouble",
+    "entry",
     "figures_since",
     "find_picture",
     "find_task",

@@ -45,7 +45,7 @@ def tasks_in_full(services: Services, session: Session, tasks: Sequence[Task]) -
             "request": task.request,
             "inputs": [_input(services, item) for item in inputs[task.id]],
             "callbacks": [_callback_of_task(callback) for callback in callbacks[task.id]],
-            "timeline": [_entry(event) for event in timelines[task.id]],
+            "timeline": [entry(event) for event in timelines[task.id]],
         }
         for task in tasks
     }
@@ -139,7 +139,8 @@ def callback_in_log(callback: Callback) -> Json:
     }
 
 
-def _entry(event: Event) -> Json:
+def entry(event: Event) -> Json:
+    """An event as the timeline shows it."""
     return {"at": rfc3339(event.at), "event": event.event, "detail": event.detail}
 
 

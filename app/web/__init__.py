@@ -19,6 +19,7 @@ from app.services import Services
 from app.web import (
     actions,
     auth,
+    endpoints,
     failures,
     health,
     lookups,
@@ -89,21 +90,12 @@ def create_app(services: Services) -> Flask:
     app.jinja_env.filters["own_path"] = pages.own_path
     app.before_request(auth.check)
     csrf = CSRFProtect(app)
-    for module in (submissions, lookups, actions, stats):
+    programs = (submissions, lookups, actions, endpoints, stats, streams)
+    for module in programs:
         # Their callers prove themselves by a header that no form can send.
         csrf.exempt(module.bp)
     _limit_rates(app, config)
-    for module in (
-        submissions,
-        lookups,
-        actions,
-        stats,
-        streams,
-        pictures,
-        health,
-        metrics,
-        pages,
-    ):
+    for module in (*programs, pictures, health, metrics, pages):
         app.register_blueprint(module.bp)
     app.view_functions["static"] = auth.public(app.view_functions["static"])
     app.after_request(_page_policy(services))

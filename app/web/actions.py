@@ -5,7 +5,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from app import actions, reports
-from app.actions import Actor
+from app.keys import Actor
 from app.models import Scope, Task
 from app.web.auth import requires
 from app.web.state import services

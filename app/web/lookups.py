@@ -32,10 +32,10 @@ def tasks() -> ResponseReturnValue:
     """A page of tasks, the newest first."""
     wanted = task_filter()
     with services().db.reading() as session:
-        page, following = reports.list_tasks(
+        found, following = reports.list_tasks(
             session, wanted, limit=parameters.limit(), before=parameters.uuid("cursor")
         )
-        return _page(reports.tasks_in_short(services(), session, page), following)
+        return page(reports.tasks_in_short(services(), session, found), following)
 
 
 @bp.get("/callbacks")
@@ -51,7 +51,7 @@ def callbacks() -> ResponseReturnValue:
         items, following = reports.list_callbacks(
             session, wanted, limit=parameters.limit(), before=parameters.uuid("cursor")
         )
-    return _page(items, following)
+    return page(items, following)
 
 
 @bp.get("/callbacks/<uuid:id_>/body")
@@ -84,5 +84,6 @@ def task_filter() -> TaskFilter:
     )
 
 
-def _page(items: list[dict[str, Any]], following: UUID | None) -> Response:
+def page(items: list[dict[str, Any]], following: UUID | None) -> Response:
+    """A page of a list, and where the next one begins."""
     return jsonify({"items": items, "next_cursor": following and str(following)})

@@ -68,9 +68,14 @@ def uuid(name: str) -> UUID | None:
 def time(name: str) -> datetime | None:
     """A parameter that is a time by RFC 3339; without an offset it is UTC."""
     value = text(name)
-    if value is None:
-        return None
+    return None if value is None else as_time(name, value)
+
+
+def as_time(name: str, value: object) -> datetime:
+    """The time that the value of a field is."""
     rule = "expected a time such as 2026-11-20T08:31:26.577Z"
+    if not isinstance(value, str):
+        raise InvalidFieldError(name, f"{name}: {rule}, not {value!r}")
     try:
         # The plus sign of an offset that was not escaped arrives as a blank.
         at = datetime.fromisoformat(re.sub(r"(T.*) (\d\d:\d\d)$", r"\1+\2", value))

@@ -63,7 +63,7 @@ def upgrade() -> None:
         sa.Column("task_id", sa.Uuid(), nullable=True),
         sa.Column("event_id", sa.BigInteger(), nullable=True),
         sa.Column("type", sa.Text(), nullable=False),
-        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["task_id"], ["tasks.id"], name=op.f("fk_messages_task_id"), ondelete="CASCADE"
@@ -97,6 +97,7 @@ def upgrade() -> None:
         sa.Column("url", sa.Text(), nullable=True),
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("status", sa.String(20), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
@@ -126,6 +127,7 @@ def upgrade() -> None:
         "attempts",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("delivery_id", sa.Uuid(), nullable=False),
+        sa.Column("endpoint_id", sa.Uuid(), nullable=True),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("status", sa.Integer(), nullable=True),
         sa.Column("duration_ms", sa.Integer(), nullable=False),
@@ -137,10 +139,17 @@ def upgrade() -> None:
             name=op.f("fk_attempts_delivery_id"),
             ondelete="CASCADE",
         ),
+        sa.ForeignKeyConstraint(
+            ["endpoint_id"],
+            ["endpoints.id"],
+            name=op.f("fk_attempts_endpoint_id"),
+            ondelete="CASCADE",
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_attempts")),
     )
     with op.batch_alter_table("attempts", schema=None) as batch_op:
         batch_op.create_index("ix_attempts_delivery", ["delivery_id", "id"], unique=False)
+        batch_op.create_index("ix_attempts_endpoint", ["endpoint_id", "id"], unique=False)
 
     with op.batch_alter_table("audits", schema=None) as batch_op:
         batch_op.create_index("ix_audits_subject", ["subject", "id"], unique=False)
@@ -165,6 +174,13 @@ def upgrade() -> None:
             unique=False,
             sqlite_where=sa.text("pending"),
             postgresql_where=sa.text("pending"),
+        )
+        batch_op.create_index(
+            "ix_events_message",
+            ["message_id"],
+            unique=False,
+            sqlite_where=sa.text("message_id IS NOT NULL"),
+            postgresql_where=sa.text("message_id IS NOT NULL"),
         )
 
     with op.batch_alter_table("tasks", schema=None) as batch_op:
@@ -208,6 +224,11 @@ def downgrade() -> None:
 
     with op.batch_alter_table("events", schema=None) as batch_op:
         batch_op.drop_index(
+            "ix_events_message",
+            sqlite_where=sa.text("message_id IS NOT NULL"),
+            postgresql_where=sa.text("message_id IS NOT NULL"),
+        )
+        batch_op.drop_index(
             "ix_events_pending",
             sqlite_where=sa.text("pending"),
             postgresql_where=sa.text("pending"),
@@ -221,6 +242,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_audits_subject")
 
     with op.batch_alter_table("attempts", schema=None) as batch_op:
+        batch_op.drop_index("ix_attempts_endpoint")
         batch_op.drop_index("ix_attempts_delivery")
 
     op.drop_table("attempts")

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import select
 
 from app import actions, jobs
-from app.actions import Actor
 from app.columns import db_now
 from app.errors import ConflictError, MissingObjectError, NotFoundError, StorageError
 from app.inbox import Outcome
 from app.jobs import Kind
+from app.keys import Actor
 from app.models import (
     Audit,
     Event,

@@ -1,6 +1,7 @@
 """Settings: how they are spelled, and what is said of wrong ones."""
 
 import stat
+from base64 import b64encode
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
@@ -176,13 +177,17 @@ def test_secrets_are_neither_shown_nor_repeated_in_errors() -> None:
         SECRET_KEY_FALLBACKS=secret,
         ACEDATA_API_KEY=secret,
         AGCLOUD_API_KEY=secret,
-        WEBHOOK_SECRET=secret,
+        WEBHOOK_SECRET=f"whsec_{b64encode(secret.encode()).decode()}",
         METRICS_TOKEN=secret,
         SENTRY_DSN=secret,
         DATABASE_URL=f"postgresql://me:{secret}@host/name",
     )
 
     assert secret not in repr(loaded)
+    assert "whsec_" not in repr(loaded)
+    for wrong in ("whsec_", "c2hvcnQ=", "whsec_c2hvcnQ=", "whsec_ not base64 at all ====="):
+        (problem,) = problems(WEBHOOK_SECRET=wrong)
+        assert problem.startswith("WEBHOOK_SECRET: expected whsec_ and at least 16 random bytes")
 
 
 def test_an_embedded_service_makes_a_secret_key_once_and_is_its_own_public_url(

@@ -1,0 +1,276 @@
+"""One message on its way to one subscriber: signed, sent, tried again by the schedule, given up."""
+
+import random
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import structlog
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+from standardwebhooks import Webhook
+
+from app import circuits, jobs
+from app.columns import db_now
+from app.db import notify
+from app.errors import OutboundError
+from app.jobs import Again, Ending, Job, Kind
+from app.models import Attempt, Delivery, DeliveryStatus, Endpoint, Message
+from app.models import Job as JobRow
+from app.outbound import Limits
+from app.services import Services
+from app.wire import Request, Response
+
+log = structlog.get_logger()
+
+SECONDS = 15.0
+KEPT_BYTES = 4096
+JITTER = 0.2
+FAILING_DAYS = 5
+# No longer than this, and than the schedule's own pauses, is who has failed left alone.
+LONGEST_CIRCUIT_SECONDS = 60.0
+GONE = 410
+TOO_MANY = 429
+SERVER_ERRORS = 500
+
+# We stop reading long before any limit on bytes: too long an answer is no error.
+_LIMITS = Limits(connect=SECONDS, read=SECONDS, total=SECONDS, bytes=2**62)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How one attempt went; `status` is None when no answer came, and `error` then says why."""
+
+    seconds: float
+    status: int | None = None
+    response: str | None = None
+    error: str | None = None
+    retry_after: float | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the subscriber has it."""
+        return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def reason(self) -> str:
+        """Why not, for people."""
+        return self.error or f"it answered {self.status}"
+
+
+def job_for(
+    delivery_id: UUID, endpoint_id: UUID | None, task_id: UUID | None, url: str | None
+) -> jobs.New:
+    """The job of a delivery, in the queue of its endpoint, or of the host that `url` names.
+
+    So who is dead delays nobody else.
+    """
+    queue = queue_of(endpoint_id or urlsplit(url or "").netloc.lower())
+    return jobs.New(Kind.DELIVER, task_id, delivery_id, queue=queue)
+
+
+def queue_of(whom: UUID | str) -> str:
+    """The queue of what is sent to an endpoint or a host."""
+    return jobs.queue_of(Kind.DELIVER, str(whom))
+
+
+def deliver(services: Services, job: Job) -> Ending:
+    """Make one attempt; what came of it is the conclusion, and maybe that there is to be another."""
+    loading = (
+        select(Delivery, Message, Endpoint)
+        .join(Message, Message.id == Delivery.message_id)
+        .outerjoin(Endpoint, Endpoint.id == Delivery.endpoint_id)
+        .where(Delivery.id == job.subject_id, Delivery.status == DeliveryStatus.PENDING)
+    )
+    with services.db.reading() as session:
+        found = session.execute(loading).one_or_none()
+    if found is None:
+        return None
+    delivery, message = found[0], found[1]
+    endpoint: Endpoint | None = found[2]
+    # A test is for finding out whether an endpoint can be enabled again.
+    disabled = endpoint is not None and not endpoint.enabled
+    if message.body is None or (disabled and message.task_id is not None):
+        return partial(_give_up, delivery)
+    url = delivery.url if endpoint is None else endpoint.url
+    tried = _send(services, url or "", message, _secrets(services, endpoint))
+    pause = _pause(services, delivery.tries, tried)
+    conclude = partial(_conclude, services, job.queue, delivery, tried, pause)
+    return conclude if pause is None else Again(pause, conclude)
+
+
+def delivery_failed(session: Session, job: Job, _error: BaseException, final: bool) -> None:
+    """Only a fault of this program leads here: the delivery can be asked for again."""
+    delivery = session.get(Delivery, job.subject_id)
+    if final and delivery is not None:
+        _give_up(delivery, session)
+
+
+def send_again(session: Session, deliveries: Sequence[Delivery]) -> None:
+    """Begin with these at once and with the whole schedule, whatever came of them before."""
+    ids = {delivery.id for delivery in deliveries}
+    for delivery in deliveries:
+        delivery.status, delivery.tries = DeliveryStatus.PENDING, 0
+        delivery.next_attempt_at, delivery.delivered_at = db_now(), None
+    named = JobRow.task_id.in_({delivery.task_id for delivery in deliveries})
+    theirs = (or_(named, JobRow.task_id.is_(None)), JobRow.subject_id.in_(ids))
+    hurried = update(JobRow).where(*theirs, JobRow.lease_token.is_(None)).values(due_at=db_now())
+    session.execute(hurried.execution_options(synchronize_session=False))
+    planned = set(session.scalars(select(JobRow.subject_id).where(*theirs)))
+    jobs.enqueue(
+        session,
+        *(
+            job_for(each.id, each.endpoint_id, each.task_id, each.url)
+            for each in deliveries
+            if each.id not in planned
+        ),
+    )
+    notify(session, jobs.CHANNEL)
+
+
+def signatures(secrets: Iterable[str], message_id: str, at: datetime, body: bytes) -> str:
+    """The header `webhook-signature` by Standard Webhooks, under each of `secrets`."""
+    text = body.decode()
+    return " ".join(Webhook(secret).sign(message_id, at, text) for secret in secrets)
+
+
+def _secrets(services: Services, endpoint: Endpoint | None) -> list[str]:
+    if endpoint is None:
+        secret = services.config.webhook_secret
+        return [secret] if secret else []
+    until = endpoint.previous_secret_until
+    if endpoint.previous_secret and until and until > datetime.now(UTC):
+        return [endpoint.secret, endpoint.previous_secret]
+    return [endpoint.secret]
+
+
+def _send(services: Services, url: str, message: Message, secrets: Sequence[str]) -> Tried:
+    now, body = datetime.now(UTC), message.body or b""
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "Postback",
+        "webhook-id": str(message.id),
+        "webhook-timestamp": str(int(now.timestamp())),
+    }
+    if secrets:
+        headers["webhook-signature"] = signatures(secrets, str(message.id), now, body)
+    began = time.monotonic()
+    request = Request("POST", url, headers, body)
+    try:
+        with services.outbound.stream(request, _LIMITS) as answer:
+            response = _beginning(answer)
+            retry_after = Response(answer.status, answer.headers, b"").retry_after()
+            seconds = time.monotonic() - began
+            return Tried(seconds, answer.status, response, retry_after=retry_after)
+    except OutboundError as error:
+        return Tried(time.monotonic() - began, error=str(error))
+
+
+def _beginning(answer: Iterable[bytes]) -> str:
+    """The first bytes of an answer, as far as they came: the status has said what matters."""
+    kept = bytearray()
+    try:
+        for piece in answer:
+            kept += piece
+            if len(kept) >= KEPT_BYTES:
+                break
+    except OutboundError:
+        pass
+    return kept[:KEPT_BYTES].decode(errors="replace")
+
+
+def _pause(services: Services, tries: int, tried: Tried) -> float | None:
+    """How many seconds until the next attempt, if there is to be one; `tries` were made before."""
+    schedule = services.config.delivery_schedule
+    if tried.succeeded or tried.status == GONE or tries >= len(schedule):
+        return None
+    pause = schedule[tries] * random.uniform(1 - JITTER, 1 + JITTER)
+    return max(pause, tried.retry_after or 0)
+
+
+def _conclude(
+    services: Services,
+    queue: str,
+    tried_for: Delivery,
+    tried: Tried,
+    pause: float | None,
+    session: Session,
+) -> None:
+    delivery = session.get(Delivery, tried_for.id, with_for_update={"key_share": True})
+    if delivery is None:
+        return
+    session.add(_attempt(delivery, tried))
+    delivery.tries += 1
+    endpoint = session.get(Endpoint, delivery.endpoint_id) if delivery.endpoint_id else None
+    delivery.next_attempt_at = None if pause is None else db_now(pause)
+    if tried.succeeded:
+        delivery.status, delivery.delivered_at = DeliveryStatus.DELIVERED, db_now()
+    elif pause is None:
+        delivery.status = DeliveryStatus.FAILED
+    _judge_host(services, session, queue, tried)
+    if endpoint is not None:
+        _judge(endpoint, tried)
+    log.info(
+        "delivery",
+        action="deliver",
+        delivery=str(delivery.id),
+        status=tried.status,
+        error=tried.error,
+        attempt=delivery.tries,
+    )
+
+
+def _attempt(delivery: Delivery, tried: Tried) -> Attempt:
+    return Attempt(
+        delivery_id=delivery.id,
+        endpoint_id=delivery.endpoint_id,
+        at=db_now(-tried.seconds),
+        status=tried.status,
+        duration_ms=round(tried.seconds * 1000),
+        response=tried.response,
+        error=tried.error,
+    )
+
+
+def _judge_host(services: Services, session: Session, queue: str, tried: Tried) -> None:
+    """What an attempt says of all others: they wait for who is away, without using up theirs."""
+    longest = min(LONGEST_CIRCUIT_SECONDS, max(services.config.delivery_schedule))
+    if tried.status is None or tried.status >= SERVER_ERRORS:
+        circuits.failed(session, queue, tried.reason, longest=longest)
+    elif tried.status == TOO_MANY and tried.retry_after:
+        circuits.rest(session, queue, tried.reason, min(longest, tried.retry_after))
+    else:
+        circuits.succeeded(session, queue)
+
+
+def _give_up(given_up: Delivery, session: Session) -> None:
+    session.execute(
+        update(Delivery)
+        .where(Delivery.id == given_up.id)
+        .values(status=DeliveryStatus.FAILED, next_attempt_at=None)
+    )
+
+
+def _judge(endpoint: Endpoint, tried: Tried) -> None:
+    """What an attempt says of its endpoint: one that is gone, or has failed for days, is disabled."""
+    if tried.succeeded:
+        if endpoint.failing_since is not None:
+            endpoint.failing_since = None
+        return
+    if endpoint.failing_since is None:
+        endpoint.failing_since = db_now()
+    elif datetime.now(UTC) - endpoint.failing_since > timedelta(days=FAILING_DAYS):
+        _disable(endpoint, f"nothing but failure for {FAILING_DAYS} days; the last: {tried.reason}")
+    if tried.status == GONE:
+        _disable(endpoint, "it answered 410: it wants no more")
+
+
+def _disable(endpoint: Endpoint, reason: str) -> None:
+    if endpoint.enabled:
+        endpoint.enabled, endpoint.disabled_reason = False, reason
+        endpoint.disabled_at = db_now()
+        log.warning("endpoint disabled", action="disable", endpoint=str(endpoint.id), reason=reason)

@@ -1,0 +1,261 @@
+"""One delivery: signed, sent, kept, tried again by the schedule, given up."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import standardwebhooks
+import svix
+from sqlalchemy import update
+
+from app import deliveries as module
+from app import endpoints
+from app.columns import db_now
+from app.events import Happened
+from app.jobs import Kind
+from app.models import Delivery, DeliveryStatus, Endpoint
+from app.models import Job as JobRow
+from app.outbound import Outbound
+from app.services import Services
+from tests.core.sites import Answer, Asked, Site
+from tests.factories import (
+    claim,
+    conclude,
+    due_kinds,
+    failure,
+    make_task,
+    reconfigured,
+    run_next,
+    take,
+)
+from tests.subscribers import (
+    ACTOR,
+    deliver_next,
+    deliveries,
+    get_endpoint,
+    happen,
+    make_endpoint,
+    relay_all,
+    shown,
+)
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def send_one(parts: Services, endpoint: Endpoint) -> None:
+    """Have one event on its way to the endpoint."""
+    happen(parts, make_task(parts), Happened.SUBMITTED)
+    relay_all(parts)
+    assert deliveries(parts)[-1].endpoint_id == endpoint.id
+
+
+def hasten(parts: Services) -> None:
+    """Let the time pass until the next attempt."""
+    with parts.db.transaction() as session:
+        session.execute(update(JobRow).where(JobRow.kind == Kind.DELIVER).values(due_at=db_now()))
+
+
+def asked(host: Site, path: str = "/hook") -> list[Asked]:
+    return host.asked(path)
+
+
+def verify(secret: str, request: Asked) -> Any:
+    """What the stock libraries give for a request, which they must find genuine."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    svix.Webhook(secret).verify(request.body, headers)
+    return standardwebhooks.Webhook(secret).verify(request.body, headers)
+
+
+def test_what_is_delivered_is_signed_and_the_attempt_is_kept(parts: Services, host: Site) -> None:
+    endpoint = make_endpoint(parts, host.serve("/hook", b"thanks"))
+    send_one(parts, endpoint)
+    delivery = deliver_next(parts)
+
+    (request,) = asked(host)
+    assert verify(endpoint.secret, request)["type"] == "task.submitted"
+    assert request.headers["Content-Type"] == "application/json"
+    assert request.headers["webhook-id"] == delivery["event_id"]
+    assert (delivery["status"], delivery["next_attempt_at"]) == ("delivered", None)
+    (attempt,) = delivery["attempts"]
+    assert (attempt["status"], attempt["response"], attempt["error"]) == (200, "thanks", None)
+    assert 0 <= attempt["duration_ms"] < 5000
+    assert Kind.DELIVER not in due_kinds(parts)
+
+
+def test_while_a_secret_rotates_both_sign(sqlite_parts: Services, host: Site) -> None:
+    endpoint = make_endpoint(sqlite_parts, host.serve("/hook", b""))
+    with sqlite_parts.db.transaction() as session:
+        new = endpoints.rotate_secret(session, session.get_one(Endpoint, endpoint.id), ACTOR)
+    send_one(sqlite_parts, endpoint)
+    deliver_next(sqlite_parts)
+    with sqlite_parts.db.transaction() as session:
+        session.execute(update(Endpoint).values(previous_secret_until=db_now(-1)))
+    send_one(sqlite_parts, endpoint)
+    deliver_next(sqlite_parts)
+
+    during, after = asked(host)
+    assert verify(endpoint.secret, during) == verify(new, during)
+    assert verify(new, after)
+    with pytest.raises(svix.WebhookVerificationError):
+        verify(endpoint.secret, after)
+
+
+@pytest.mark.parametrize("secret", [SECRET, None])
+def test_a_tasks_own_callback_is_signed_with_the_setting(
+    sqlite_parts: Services, host: Site, secret: str | None
+) -> None:
+    parts = reconfigured(sqlite_parts, webhook_secret=secret)
+    take(parts, make_task(parts, callback_url=host.serve("/mine", b"")), failure())
+    relay_all(parts)
+    assert deliver_next(parts)["status"] == "delivered"
+
+    (request,) = asked(host, "/mine")
+    assert request.json["success"] is False
+    if secret:
+        assert verify(secret, request) == request.json
+    else:
+        assert "webhook-signature" not in request.headers
+    assert request.headers["webhook-id"]
+
+
+def test_it_is_tried_again_by_the_schedule_with_the_same_bytes_and_then_given_up(
+    parts: Services, host: Site
+) -> None:
+    host.replies["/hook"] = Answer(500, b"no")
+    endpoint = make_endpoint(parts, f"{host.url}/hook")
+    send_one(parts, endpoint)
+    for pause in (5, 300, 1800, 7200, 18000, 36000, 36000):
+        delivery = deliver_next(parts)
+        assert delivery["status"] == "pending"
+        planned = datetime.fromisoformat(delivery["next_attempt_at"]) - datetime.now(UTC)
+        assert 0.75 * pause < planned.total_seconds() < 1.25 * pause
+        hasten(parts)
+    delivery = deliver_next(parts)
+
+    assert (delivery["status"], delivery["next_attempt_at"]) == ("failed", None)
+    assert [attempt["status"] for attempt in delivery["attempts"]] == [500] * 8
+    assert len({(each.body, each.headers["webhook-id"]) for each in asked(host)}) == 1
+    assert verify(endpoint.secret, asked(host)[-1])
+    assert Kind.DELIVER not in due_kinds(parts)
+
+
+def test_retry_after_is_honoured_and_redirects_are_not_followed(
+    sqlite_parts: Services, host: Site
+) -> None:
+    headers = {"Retry-After": "600", "Location": host.serve("/elsewhere", b"")}
+    host.replies["/hook"] = Answer(302, b"over there", headers)
+    send_one(sqlite_parts, make_endpoint(sqlite_parts, f"{host.url}/hook"))
+    delivery = deliver_next(sqlite_parts)
+
+    assert [attempt["status"] for attempt in delivery["attempts"]] == [302]
+    planned = datetime.fromisoformat(delivery["next_attempt_at"]) - datetime.now(UTC)
+    assert 590 < planned.total_seconds() < 610
+    assert asked(host, "/elsewhere") == []
+
+
+def test_what_does_not_come_to_an_answer_is_kept_as_an_error(
+    sqlite_parts: Services, host: Site
+) -> None:
+    host.replies["/hook"] = Answer(cut=True)
+    parts = sqlite_parts
+    send_one(parts, make_endpoint(parts, f"{host.url}/hook"))
+    (attempt,) = deliver_next(parts)["attempts"]
+    assert (attempt["status"], attempt["response"]) == (None, None)
+    assert re.fullmatch(r"The connection to 127.0.0.1:\d+ was lost", attempt["error"])
+
+
+def test_the_guard_looks_at_every_delivery(sqlite_parts: Services) -> None:
+    """The name was public when the endpoint was saved, and is private by now."""
+    addresses = ["93.184.215.14"]
+    parts = reconfigured(sqlite_parts, allow_private_hosts=())
+    object.__setattr__(parts, "outbound", Outbound(resolve=lambda _host: addresses))
+    endpoints.check(parts, {"url": "http://rebound.example/hook"})
+    endpoint = make_endpoint(parts, "http://rebound.example/hook")
+    addresses[:] = ["169.254.169.254"]
+    send_one(parts, endpoint)
+    delivery = deliver_next(parts)
+    assert delivery["status"] == "pending"
+    assert "refused" in delivery["attempts"][0]["error"]
+
+
+def test_a_long_answer_is_read_no_further_than_it_is_kept(
+    sqlite_parts: Services, host: Site
+) -> None:
+    long = b"\xff" * 10 * 2**20
+    endpoint = make_endpoint(sqlite_parts, host.serve("/hook", long))
+    send_one(sqlite_parts, endpoint)
+    delivery = deliver_next(sqlite_parts)
+    assert delivery["status"] == "delivered"
+    assert delivery["attempts"][0]["response"] == "\ufffd" * 4096
+
+
+def test_who_is_gone_is_told_nothing_more(parts: Services, host: Site) -> None:
+    host.replies["/hook"] = Answer(410)
+    endpoint = make_endpoint(parts, f"{host.url}/hook")
+    send_one(parts, endpoint)
+    send_one(parts, endpoint)
+    assert deliver_next(parts)["status"] == "pending"
+    now = get_endpoint(parts, endpoint)
+    assert (now.enabled, now.disabled_reason) == (False, "it answered 410: it wants no more")
+    assert now.disabled_at is not None
+    run_next(parts, Kind.DELIVER)
+
+    assert [(each["status"], len(each["attempts"])) for each in shown(parts)] == [
+        ("failed", 1),
+        ("failed", 0),
+    ]
+    assert len(asked(host)) == 1
+
+
+def test_days_of_nothing_but_failure_disable_an_endpoint(
+    sqlite_parts: Services, host: Site
+) -> None:
+    parts = sqlite_parts
+    endpoint = make_endpoint(parts, host.serve("/hook", b"", status=503))
+
+    def attempt(failing_for: timedelta | None) -> Endpoint:
+        since = failing_for and datetime.now(UTC) - failing_for
+        with parts.db.transaction() as session:
+            session.execute(update(Endpoint).values(failing_since=since))
+        send_one(parts, endpoint)
+        run_next(parts, Kind.DELIVER)
+        return get_endpoint(parts, endpoint)
+
+    assert attempt(None).failing_since is not None
+    assert attempt(timedelta(days=4, hours=23)).enabled
+    host.serve("/hook", b"")
+    assert attempt(timedelta(days=6)).failing_since is None
+    host.serve("/hook", b"", status=503)
+    disabled = attempt(timedelta(days=5, hours=1))
+    assert not disabled.enabled
+    assert disabled.disabled_reason == "nothing but failure for 5 days; the last: it answered 503"
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["endpoint gone", "already delivered"])
+def test_a_job_without_a_purpose_does_nothing(
+    sqlite_parts: Services, host: Site, gone: bool
+) -> None:
+    endpoint = make_endpoint(sqlite_parts, host.serve("/hook", b""))
+    send_one(sqlite_parts, endpoint)
+    job = claim(sqlite_parts, Kind.DELIVER)
+    with sqlite_parts.db.transaction() as session:
+        if gone:
+            session.delete(session.get_one(Endpoint, endpoint.id))
+        else:
+            session.execute(update(Delivery).values(status=DeliveryStatus.DELIVERED))
+    conclude(sqlite_parts, job, module.deliver(sqlite_parts, job))
+    assert asked(host) == []
+
+
+def test_a_fault_of_this_program_leaves_what_can_be_asked_for_again(
+    sqlite_parts: Services,
+) -> None:
+    send_one(sqlite_parts, make_endpoint(sqlite_parts))
+    job = claim(sqlite_parts, Kind.DELIVER)
+    with sqlite_parts.db.transaction() as session:
+        module.delivery_failed(session, job, ValueError(), False)
+    assert shown(sqlite_parts)[0]["status"] == "pending"
+    with sqlite_parts.db.transaction() as session:
+        module.delivery_failed(session, job, ValueError(), True)
+    assert shown(sqlite_parts)[0]["status"] == "failed"
