@@ -4,7 +4,7 @@ from app.reports.finding import find_picture, find_task, task_id_of
 from app.reports.lists import CallbackFilter, TaskFilter, list_callbacks, list_tasks
 from app.reports.overview import Acceptance, Hour, Overview, overview
 from app.reports.problems import Problem, Trouble, worker_seen
-from app.reports.rates import Figures, Spread, figures_since, summed
+from app.reports.rates import Figures, Spread, figures_since, models_since, summed
 from app.reports.rows import TaskRow, task_rows, tasks_for_page
 from app.reports.shown import entry, rfc3339, task_in_full, tasks_in_full, tasks_in_short
 
@@ -25,6 +25,7 @@ __all__ = [
     "find_task",
     "list_callbacks",
     "list_tasks",
+    "models_since",
     "overview",
     "rfc3339",
     "summed",

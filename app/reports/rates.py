@@ -1,7 +1,7 @@
 """What was counted within a window of whole hours: how often, how fast."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -58,6 +58,12 @@ def figures_since(session: Session, since: datetime) -> Mapping[tuple[str, str],
         figures = found.setdefault((provider, model), Figures())
         figures.stages[Stage(stage)].buckets[bucket] += count
     return dict(sorted(found.items()))
+
+
+def models_since(session: Session, since: datetime) -> Sequence[str]:
+    """The models that tasks named since then."""
+    named = select(Tally.model).where(Tally.hour >= since, Tally.model != "").distinct()
+    return session.scalars(named.order_by(Tally.model)).all()
 
 
 def summed(figures: Mapping[tuple[str, str], Figures]) -> Figures:

@@ -87,7 +87,7 @@ def create_app(services: Services) -> Flask:
     app.extensions["uploads"] = Budget(UPLOADS_IN_FLIGHT * config.max_upload_bytes)
     app.extensions["broadcast"] = Broadcast(services)
     app.extensions["checks"] = health.checks(services)
-    app.jinja_env.filters["own_path"] = pages.own_path
+    pages.prepare(app)
     app.before_request(auth.check)
     csrf = CSRFProtect(app)
     programs = (submissions, lookups, actions, endpoints, stats, streams)
@@ -97,7 +97,7 @@ def create_app(services: Services) -> Flask:
     _limit_rates(app, config)
     for module in (*programs, pictures, health, metrics, pages):
         app.register_blueprint(module.bp)
-    app.view_functions["static"] = auth.public(app.view_functions["static"])
+    app.view_functions["static"] = pages.static
     app.after_request(_page_policy(services))
     failures.register(app)
     return app
