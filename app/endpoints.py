@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from app import circuits, deliveries, edits, keys, messages
@@ -116,8 +116,9 @@ def retry(session: Session, delivery: Delivery, actor: Actor) -> None:
 def recover(services: Services, endpoint_id: UUID, since: datetime, actor: Actor) -> int:
     """Send the endpoint what it wants and has not got since then, under the same ids; how much.
 
-    That is what has failed, and what happened while it was disabled or was not there yet.  In small
-    transactions, each with the batch that it makes.  Raises `ConflictError` when it is disabled.
+    That is what has failed or waits for its next attempt, and what happened while it was disabled or
+    was not there yet.  In small transactions, each with the batch that it makes.  Raises
+    `ConflictError` when it is disabled.
     """
     with services.db.transaction() as session:
         endpoint = session.get_one(Endpoint, endpoint_id)
@@ -142,11 +143,13 @@ def _in_batches(services: Services, send: Callable[[Session], int]) -> int:
 
 
 def _resend_failed(endpoint: Endpoint, first: UUID, session: Session) -> int:
+    # Those whose next attempt is a long way off wait no longer.
+    late = or_(Delivery.status == DeliveryStatus.FAILED, Delivery.next_attempt_at > db_now())
     failed = (
         select(Delivery)
         .join(Message)
         .where(Delivery.endpoint_id == endpoint.id, Delivery.id >= first)
-        .where(Delivery.status == DeliveryStatus.FAILED, Message.body.is_not(None))
+        .where(late, Message.body.is_not(None))
         .order_by(Delivery.id)
         .limit(BATCH)
     )

@@ -10,7 +10,21 @@ from sqlalchemy.orm import Session
 
 from app import bodies, circuits
 from app.jobs import Job
-from app.models import FINAL, Callback, Chunk, Image, Input, Partial, Task, Verdict, first_id
+from app.models import (
+    FINAL,
+    Attempt,
+    Callback,
+    Chunk,
+    Delivery,
+    DeliveryStatus,
+    Image,
+    Input,
+    Message,
+    Partial,
+    Task,
+    Verdict,
+    first_id,
+)
 from app.services import Services
 
 log = structlog.get_logger()
@@ -35,6 +49,7 @@ def purge(services: Services, job: Job | None = None) -> None:
         "tasks": _delete_old_tasks(services, config.retention_days),
         "bodies": _repeat(services, _drop_bodies, body_age),
         "rejections": _repeat(services, _drop_rejections, body_age),
+        "messages": _repeat(services, _drop_messages, body_age),
         "orphans": _repeat(services, _drop_orphans, ORPHAN_SECONDS),
     }
     with services.db.transaction() as session:
@@ -111,6 +126,21 @@ def _drop_rejections(session: Session, boundary: UUID) -> int:
     ).all()
     bodies.delete_chunks(session, ids)
     session.execute(delete(Callback).where(Callback.id.in_(ids)))
+    return len(ids)
+
+
+def _drop_messages(session: Session, boundary: UUID) -> int:
+    """What was sent and what was answered to it; that it was sent, and when, stays with its task."""
+    waiting = exists().where(
+        Delivery.message_id == Message.id, Delivery.status == DeliveryStatus.PENDING
+    )
+    old = select(Message.id).where(Message.id < boundary, Message.body.is_not(None), ~waiting)
+    ids = session.scalars(old.limit(BATCH)).all()
+    theirs = select(Delivery.id).where(Delivery.message_id.in_(ids))
+    session.execute(update(Attempt).where(Attempt.delivery_id.in_(theirs)).values(response=None))
+    session.execute(update(Message).where(Message.id.in_(ids)).values(body=None))
+    # The tests of endpoints belong to no task that would take them along.
+    session.execute(delete(Message).where(Message.id.in_(ids), Message.task_id.is_(None)))
     return len(ids)
 
 

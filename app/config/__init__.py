@@ -114,7 +114,7 @@ class Config(BaseModel):
     retention_days: Days | None = None
     """After how many days an ended task is deleted with its images; empty for never."""
     retention_body_days: Days = 30
-    """After how many days callback bodies and the rejection log are deleted."""
+    """After how many days bodies that came in or were pushed and the rejection log are deleted."""
     worker_concurrency: Count = 8
     """How many jobs one worker runs at a time."""
     provider_concurrency: Count = 16

@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 import standardwebhooks
@@ -10,11 +11,11 @@ import svix
 from sqlalchemy import update
 
 from app import deliveries as module
-from app import endpoints
+from app import endpoints, retention
 from app.columns import db_now
 from app.events import Happened
 from app.jobs import Kind
-from app.models import Delivery, DeliveryStatus, Endpoint
+from app.models import Delivery, DeliveryStatus, Endpoint, Message, first_id, new_id
 from app.models import Job as JobRow
 from app.outbound import Outbound
 from app.services import Services
@@ -259,3 +260,35 @@ def test_a_fault_of_this_program_leaves_what_can_be_asked_for_again(
     with sqlite_parts.db.transaction() as session:
         module.delivery_failed(session, job, ValueError(), True)
     assert shown(sqlite_parts)[0]["status"] == "failed"
+
+
+def test_what_was_sent_long_ago_is_forgotten_but_not_that_it_was(
+    parts: Services, host: Site
+) -> None:
+    endpoint = make_endpoint(parts, host.serve("/hook", b"thanks"))
+
+    def age(message_id: str) -> None:
+        old = first_id(datetime.now(UTC) - timedelta(days=31)).int | (new_id().int & 2**62 - 1)
+        with parts.db.transaction() as session:
+            message = session.get_one(Message, UUID(message_id))
+            columns = {name: getattr(message, name) for name in ("task_id", "type", "body")}
+            session.add(Message(id=UUID(int=old), **columns))
+            session.flush()
+            moved = update(Delivery).where(Delivery.message_id == message.id)
+            session.execute(moved.values(message_id=UUID(int=old)))
+            session.delete(message)
+
+    for _ in range(2):
+        send_one(parts, endpoint)
+        age(deliver_next(parts)["event_id"])
+    with parts.db.transaction() as session:
+        endpoints.test(parts, session, session.get_one(Endpoint, endpoint.id), ACTOR)
+    age(deliver_next(parts)["event_id"])
+    with parts.db.transaction() as session:
+        # As if it were to be sent again.
+        module.send_again(session, [session.get_one(Delivery, deliveries(parts)[1].id)])
+    retention.purge(parts)
+
+    first, again = shown(parts)
+    assert (first["status"], again["status"]) == ("delivered", "pending")
+    assert [each["attempts"][0]["response"] for each in (first, again)] == [None, "thanks"]
