@@ -3,6 +3,7 @@
 The map, top to bottom; an import only ever points down:
 
     web, worker, sandbox, demo   edges: HTTP in, the job loop, the pretend provider, the demonstration
+                                 (and client: the API from the command line)
     actions                      what people do to a task: cancel, retry, reconcile, resubmit, delete
     edits, images, reports       verbs: create, submit and take in a result; store images; answer lookups
                                  (and results, reconcile, retention, keys, figures)

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import client, db, demo, keys, logs, retention, services, serving
 from app import config as settings
-from app import db, demo, keys, logs, retention, services, serving
 from app.config import Config
 from app.errors import ConfigError, PostbackError
 from app.models import Scope
@@ -25,7 +25,8 @@ def main() -> None:
     """Postback, a callback receiver for image-edit APIs."""
 
 
-main.add_command(sandbox)
+for command in (sandbox, client.submit, client.tasks):
+    main.add_command(command)
 
 
 @main.command()

@@ -6,6 +6,10 @@ from app.config import Config
 from app.providers.acedata import AceData
 from app.providers.agcloud import AGCloud
 from app.providers.base import Credentials, Provider
+from app.providers.rules import Rules
+
+# What each of them allows.
+RULES: Mapping[str, Rules] = {AceData.name: AceData.rules, AGCloud.name: AGCloud.rules}
 
 
 def build(config: Config) -> Mapping[str, Provider]:

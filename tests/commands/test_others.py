@@ -33,5 +33,15 @@ def test_the_help_names_every_command(folder: Path) -> None:
     shown = run(folder, {}, "--help")
 
     assert shown.returncode == 0
-    for command in ("demo", "keys", "migrate", "purge", "sandbox", "serve", "worker"):
+    for command in (
+        "demo",
+        "keys",
+        "migrate",
+        "purge",
+        "sandbox",
+        "serve",
+        "submit",
+        "tasks",
+        "worker",
+    ):
         assert f"\n  {command} " in shown.stdout
