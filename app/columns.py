@@ -1,13 +1,15 @@
 """Column types and the database's clock: the same on SQLite and PostgreSQL."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, DateTime, Dialect, Integer, Text, bindparam
+from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import Float, TypeDecorator
+from sqlalchemy.types import Float, TypeDecorator, TypeEngine
 
 # SQLite counts rows up by itself only in a column that is declared INTEGER.
 BigSerial = BigInteger().with_variant(Integer, "sqlite")
@@ -45,6 +47,24 @@ class CleanText(TypeDecorator[str]):
         """Take any string."""
         del dialect
         return None if value is None else clean(value)
+
+
+class WordSet(TypeDecorator[Sequence[str]]):
+    """Words without blanks and quotes, to be searched: a `tsvector`, or text with a blank before each."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """What PostgreSQL searches is no text."""
+        return dialect.type_descriptor(TSVECTOR() if dialect.name == "postgresql" else Text())
+
+    def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> str | None:
+        """Take a list of words."""
+        if value is None:
+            return None
+        quote = "'" if dialect.name == "postgresql" else ""
+        return "".join(f" {quote}{word}{quote}" for word in value)
 
 
 def clean(value: str) -> str:

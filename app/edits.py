@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import circuits, events, inbox, jobs, tasks, uploads
+from app import circuits, events, inbox, jobs, search, tasks, uploads
 from app.columns import db_now
 from app.errors import (
     BlockedAddressError,
@@ -123,6 +123,7 @@ def create(
     session.add(task)
     session.flush()
     session.add_all([*_linked_inputs(task.id, body.get("image")), *inputs])
+    search.note(session, task.id, task.prompt)
     events.record(session, Fact(task.id, Happened.CREATED))
     jobs.enqueue(session, jobs.New(Kind.SUBMIT, task.id, provider=provider))
     return task

@@ -4,6 +4,7 @@ from app.models.base import Base
 from app.models.ids import first_id, made_at, new_id
 from app.models.pushing import Attempt, Delivery, Endpoint, Message
 from app.models.running import Circuit, Latency, Tally
+from app.models.searching import Prompt
 from app.models.tables import (
     ApiKey,
     Audit,
@@ -51,6 +52,7 @@ __all__ = [
     "Latency",
     "Message",
     "Partial",
+    "Prompt",
     "Role",
     "Scope",
     "Source",

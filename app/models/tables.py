@@ -26,7 +26,13 @@ class Task(Base):
     __tablename__ = "tasks"
     __table_args__ = (
         Index("ix_tasks_status", "status", "id"),
-        Index("ix_tasks_provider_task", "provider_task_id", "provider"),
+        # The beginning of each holds one value of what a list is filtered by, in the list's order.
+        Index("ix_tasks_provider", "provider", "status", "id"),
+        Index("ix_tasks_model", "model", "provider", "status", "id"),
+        Index("ix_tasks_trace_id", "trace_id", "id"),
+        # Also for the beginning of an id, whatever the database's collation.
+        Index("ix_tasks_provider_task", "provider_task_id", "provider",
+              postgresql_ops={"provider_task_id": "text_pattern_ops"}),
         Index("ix_tasks_deadline_at", "deadline_at", sqlite_where=text("finished_at IS NULL"),
               postgresql_where=text("finished_at IS NULL")),
         Index("ix_tasks_ask_at", "provider", "ask_at", sqlite_where=text("ask_at IS NOT NULL"),
@@ -43,7 +49,7 @@ class Task(Base):
     provider: Mapped[str]
     provider_task_id: Mapped[str | None]
     api_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("api_keys.id"))
-    trace_id: Mapped[str | None] = mapped_column(index=True)
+    trace_id: Mapped[str | None]
     status: Mapped[TaskStatus] = mapped_column(default=TaskStatus.QUEUED)
     model: Mapped[str | None]
     prompt: Mapped[str | None]
@@ -102,6 +108,13 @@ class Callback(Base):
     __table_args__ = (
         UniqueConstraint("task_id", "sha256"),
         Index("ix_callbacks_verdict", "verdict", "id"),
+        Index(
+            "ix_callbacks_duplicates",
+            "id",
+            "duplicates",
+            sqlite_where=text("duplicates > 0"),
+            postgresql_where=text("duplicates > 0"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

@@ -1,8 +1,9 @@
 """Read-only queries: what the lookups and the pages show."""
 
 from app.reports.finding import find_picture, find_task, task_id_of
-from app.reports.lists import CallbackFilter, TaskFilter, list_callbacks, list_tasks
+from app.reports.lists import CallbackFilter, list_callbacks, list_tasks
 from app.reports.overview import Acceptance, Hour, Overview, overview
+from app.reports.pages import TaskFilter, choices
 from app.reports.problems import Problem, Trouble, worker_seen
 from app.reports.rates import Figures, Spread, figures_since, models_since, summed
 from app.reports.rows import TaskRow, task_rows, tasks_for_page
@@ -19,6 +20,7 @@ __all__ = [
     "TaskFilter",
     "TaskRow",
     "Trouble",
+    "choices",
     "entry",
     "figures_since",
     "find_picture",

@@ -7,9 +7,10 @@ from enum import StrEnum
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app import circuits
 from app.columns import db_now
 from app.jobs import IMAGE_QUEUE
-from app.models import Circuit, Endpoint, Job, Task, TaskStatus, Worker
+from app.models import Endpoint, Job, Task, TaskStatus, Worker
 
 # Providers take 3 minutes at most; the deadline may be much later.
 OVERDUE_SECONDS = 600.0
@@ -89,11 +90,9 @@ def _storage(session: Session) -> Iterator[Problem]:
 
 
 def _circuits(session: Session) -> Iterator[Problem]:
-    is_open = select(Circuit).where(Circuit.open_until > db_now()).order_by(Circuit.name)
-    for circuit in session.scalars(is_open.limit(NAMED)):
-        reason = f": {circuit.reason}" if circuit.reason else ""
-        text = f"{circuit.name} is left alone after {circuit.failures} failures{reason}"
-        yield Problem(Trouble.CIRCUIT, text, circuit.name)
+    for each in circuits.open_ones(session)[:NAMED]:
+        text = f"{each.queue} is left alone after {each.failures} failures: {each.reason}"
+        yield Problem(Trouble.CIRCUIT, text, each.queue)
 
 
 def _overdue(session: Session) -> Iterator[Problem]:

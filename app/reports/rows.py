@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.models import Callback, Delivery, DeliveryStatus, Image, ImageStatus, Task, TaskStatus
-from app.reports.lists import TaskFilter, page_of_ids
+from app.reports.pages import TaskFilter, page_of_ids
 from app.services import Services
 from app.signing import Picture
 

@@ -16,6 +16,15 @@ from app import db
 from app.models import Base
 from tests.servers.postgres import Postgres
 
+# SQLite's full text search, which no model can describe: a virtual table keeps its rows in others.
+FULL_TEXT = {
+    "prompts_fts",
+    *(f"prompts_fts_{part}" for part in ("config", "data", "docsize", "idx")),
+}
+
+# Alembic does not ask an index for which database it is.
+POSTGRESQL_ONLY = {"ix_prompts_words"}
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
@@ -47,8 +56,14 @@ def tables(url: str) -> set[str]:
 def differences(url: str) -> list[Any]:
     """What the models have that the tables have not, and the other way round."""
     engine = create_engine(url)
+    beside = FULL_TEXT | POSTGRESQL_ONLY if url.startswith("sqlite") else set()
+
+    def is_described(_item: object, name: str | None, *_: object) -> bool:
+        return name not in beside
+
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        options = {"compare_type": True, "include_object": is_described}
+        context = MigrationContext.configure(connection, opts=options)
         found = list(compare_metadata(context, Base.metadata))
     engine.dispose()
     return found
@@ -57,7 +72,8 @@ def differences(url: str) -> list[Any]:
 def test_an_empty_database_gets_the_tables_of_the_models_and_loses_them(empty_url: str) -> None:
     for _ in range(2):
         command.upgrade(alembic(empty_url), "head")
-        assert tables(empty_url) == {*Base.metadata.tables, "alembic_version"}
+        beside = FULL_TEXT if empty_url.startswith("sqlite") else set()
+        assert tables(empty_url) == {*Base.metadata.tables, "alembic_version", *beside}
         assert differences(empty_url) == []
         command.downgrade(alembic(empty_url), "base")
         assert tables(empty_url) == {"alembic_version"}

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app import reports
 from app.models import Scope, TaskStatus
 from app.reports import TaskFilter
-from app.reports.lists import page_of_ids
+from app.reports.pages import page_of_ids
 from app.web import parameters
 from app.web.auth import signed_in
 from app.web.health import silent_seconds

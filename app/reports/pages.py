@@ -1,0 +1,195 @@
+"""Which tasks are on a page of the list: with any filter, the newest first, at a million tasks.
+
+No query may look at more than some thousand rows, so none leaves it to the database's guesses whether
+the newest or the fitting ones are fewer:
+
+- What a list is filtered by stands at the beginning of an index that ends with the id.  Where the filter
+  leaves something before the id open, each of its few values is looked up for itself.
+- A search first looks through the newest tasks that fit the filter: when what it looks for is common,
+  a page is full of those.  Else it is rare, and all that the indexes of words and ids find is gone
+  through.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import product
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Subquery,
+    and_,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+    true,
+    union,
+    union_all,
+)
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from app import search
+from app.columns import clean
+from app.models import Prompt, Task, TaskStatus, first_id
+
+# How many of the newest tasks a search looks through.
+NEWEST = 3000
+LAST_CHARACTER = "\U0010ffff"
+# Callers may make up models without end.
+MOST_CHOICES = 100
+
+
+@dataclass(frozen=True)
+class TaskFilter:
+    """Which tasks; None means any."""
+
+    status: TaskStatus | None = None
+    provider: str | None = None
+    model: str | None = None
+    trace_id: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    q: str | None = None
+
+
+def page_of_ids(
+    session: Session,
+    wanted: TaskFilter,
+    *,
+    limit: int,
+    before: UUID | None,
+    newest: int = NEWEST,
+) -> tuple[Sequence[UUID], UUID | None]:
+    """The ids of a page of tasks, the newest first, and where the next page begins.
+
+    `q` matches a task whose id, ours or the provider's, begins with it, or whose prompt has all of its
+    words.
+    """
+    fits = _conditions(wanted, before)
+    branches = [and_(fits, branch) for branch in _branches(session, wanted)]
+    if sought := clean((wanted.q or "").strip()):
+        ids = _newest_having(session, branches, sought, newest, limit + 1)
+        if ids is None:
+            ids = _all_having(session, fits, branches, sought, limit + 1)
+    else:
+        ids = session.scalars(_newest(branches, limit + 1)).all()
+    return ids[:limit], ids[limit - 1] if len(ids) > limit else None
+
+
+def choices(
+    session: Session, column: InstrumentedAttribute[str] | InstrumentedAttribute[str | None]
+) -> list[str]:
+    """The values of `column`, with which an index must begin; as many look-ups as values."""
+    values = select(func.min(column).label("value")).cte("choices", recursive=True)
+    following = select(func.min(column)).where(column > values.c.value).scalar_subquery()
+    values = values.union_all(select(following).where(values.c.value.is_not(None)))
+    found = select(values.c.value).where(values.c.value.is_not(None)).limit(MOST_CHOICES)
+    return list(session.scalars(found))
+
+
+def _conditions(wanted: TaskFilter, before: UUID | None) -> ColumnElement[bool]:
+    same = [
+        column == value
+        for column, value in (
+            (Task.status, wanted.status),
+            (Task.provider, wanted.provider),
+            (Task.model, wanted.model),
+            (Task.trace_id, wanted.trace_id),
+        )
+        if value is not None
+    ]
+    if before is not None:
+        same.append(Task.id < before)
+    if wanted.created_after:
+        same.append(Task.id >= first_id(wanted.created_after))
+    if wanted.created_before:
+        same.append(Task.id < first_id(wanted.created_before))
+    return and_(true(), *same)
+
+
+def _branches(session: Session, wanted: TaskFilter) -> list[ColumnElement[bool]]:
+    """Conditions of which one holds for each task: they say what the filter leaves open before the id."""
+    branches: list[ColumnElement[bool]] = [true()]
+    if wanted.trace_id is not None or (wanted.model is None and wanted.provider is None):
+        return branches
+    if wanted.provider is None:
+        branches = [Task.provider == provider for provider in choices(session, Task.provider)]
+    if wanted.status is None:
+        pairs = product(branches, TaskStatus)
+        branches = [and_(branch, Task.status == status) for branch, status in pairs]
+    return branches or [false()]
+
+
+def _newest(branches: Sequence[ColumnElement[bool]], limit: int) -> Select[UUID]:
+    """The ids of the newest tasks of all branches together."""
+    each = [
+        select(Task.id).where(branch).order_by(Task.id.desc()).limit(limit) for branch in branches
+    ]
+    if len(each) == 1:
+        return each[0]
+    found = union_all(*(select(one.subquery()) for one in each)).subquery()
+    return select(found.c.id).order_by(found.c.id.desc()).limit(limit)
+
+
+def _newest_having(
+    session: Session,
+    branches: Sequence[ColumnElement[bool]],
+    sought: str,
+    newest: int,
+    limit: int,
+) -> Sequence[UUID] | None:
+    """Looks through the `newest` tasks; None when they do not have all of the page."""
+    first = _newest(branches, newest).subquery()
+    having = search.having(session, search.words_of(sought))
+    query = (
+        select(first.c.id)
+        .join(Task, Task.id == first.c.id)
+        .outerjoin(Prompt, Prompt.task_id == first.c.id)
+        .where(or_(_ours(sought), _theirs(session, sought), having))
+        .order_by(first.c.id.desc())
+        .limit(limit)
+    )
+    ids = session.scalars(query).all()
+    if len(ids) == limit or _count(session, first) < newest:
+        return ids
+    return None
+
+
+def _all_having(
+    session: Session,
+    fits: ColumnElement[bool],
+    branches: Sequence[ColumnElement[bool]],
+    sought: str,
+    limit: int,
+) -> Sequence[UUID]:
+    begun = _newest([and_(branch, _ours(sought)) for branch in branches], limit).subquery()
+    found = [select(begun.c.id), select(Task.id).where(_theirs(session, sought))]
+    if words := search.words_of(sought):
+        found.append(search.tasks_having(session, words))
+    rare = union(*found).subquery()
+    query = select(rare.c.id).where(exists().where(Task.id == rare.c.id, fits))
+    return session.scalars(query.order_by(rare.c.id.desc()).limit(limit)).all()
+
+
+def _count(session: Session, rows: Subquery) -> int:
+    return session.scalar(select(func.count()).select_from(rows)) or 0
+
+
+def _ours(sought: str) -> ColumnElement[bool]:
+    """Whether our id of a task begins with what is sought."""
+    hexadecimal = sought.lower().replace("-", "")
+    if not 0 < len(hexadecimal) <= 32 or set(hexadecimal) - set("0123456789abcdef"):
+        return false()
+    first, last = UUID(hexadecimal.ljust(32, "0")), UUID(hexadecimal.ljust(32, "f"))
+    return Task.id.between(first, last)
+
+
+def _theirs(session: Session, sought: str) -> ColumnElement[bool]:
+    """Whether the provider's id begins with what is sought, as the index compares them."""
+    if session.get_bind().dialect.name == "postgresql":
+        return Task.provider_task_id.startswith(sought, autoescape=True)
+    return Task.provider_task_id.between(sought, sought + LAST_CHARACTER)
