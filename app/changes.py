@@ -6,12 +6,12 @@ has ended, none does.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.columns import settled_before
@@ -57,6 +57,12 @@ def latest(session: Session) -> Position:
     settled = select(Event.xid, Event.id).where(Event.xid < settled_before())
     row = session.execute(settled.order_by(Event.xid.desc(), Event.id.desc()).limit(1)).first()
     return Position(*row) if row else BEGINNING
+
+
+def last_of(session: Session, task_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Of each of these tasks the id of its last change."""
+    last = select(Event.task_id, func.max(Event.id)).where(Event.task_id.in_(task_ids))
+    return dict(session.execute(last.group_by(Event.task_id)).all())
 
 
 def after(

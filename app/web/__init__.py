@@ -72,7 +72,12 @@ def application(services: Services) -> Application:
     whole = observed(whole, https=config.public_url.startswith("https://"))
     if proxies := config.trusted_proxies:
         whole = ProxyFix(whole, x_for=proxies, x_proto=proxies, x_host=proxies)
-    return Application(whole, app.extensions["broadcast"].end)
+
+    def end() -> None:
+        app.extensions["broadcast"].end()
+        app.extensions["waiters"].wake_all()
+
+    return Application(whole, end)
 
 
 def create_app(services: Services) -> Flask:

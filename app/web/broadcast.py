@@ -126,6 +126,11 @@ class Broadcast:
             self._listeners.discard(listener)
         self._woken.set()
 
+    @property
+    def ended(self) -> bool:
+        """Whether this process is about to end."""
+        return self._ended.is_set()
+
     def end(self) -> None:
         """End all streams: their clients resume elsewhere."""
         self._ended.set()

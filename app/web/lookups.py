@@ -3,27 +3,56 @@
 from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, Response, jsonify, stream_with_context
+from flask import Blueprint, Response, jsonify, request, stream_with_context
 from flask.typing import ResponseReturnValue
+from sqlalchemy import select
 
 from app import bodies, reports
 from app.errors import NotFoundError
-from app.models import Callback, Scope, TaskStatus, Verdict
+from app.models import FINAL, Callback, Scope, Task, TaskStatus, Verdict
 from app.reports import CallbackFilter, TaskFilter
 from app.web import parameters
 from app.web.auth import requires
-from app.web.state import services
+from app.web.peers import Peer
+from app.web.state import broadcast, services, waiters
 
 bp = Blueprint("lookups", __name__, url_prefix="/v1")
+
+MAX_WAIT_SECONDS = 60
 
 
 @bp.get("/tasks/<id_>")
 @requires(Scope.READ)
 def task(id_: str) -> ResponseReturnValue:
-    """One task, by our id or the provider's."""
+    """One task, by our id or the provider's; with `wait` once it has ended or that time is over.
+
+    `If-None-Match` is compared with what there is then.
+    """
+    seconds = parameters.whole_number("wait", MAX_WAIT_SECONDS)
     with services().db.reading() as session:
         found = reports.find_task(session, id_)
-        return jsonify(reports.task_in_full(services(), session, found))
+    if seconds is not None and found.status not in FINAL:
+        _await_end(found.id, seconds)
+    with services().db.reading() as session:
+        found = reports.find_task(session, str(found.id))
+        response = jsonify(reports.task_in_full(services(), session, found))
+    # By its content: what no event tells of, such as a duplicate, changes it too.
+    response.add_etag()
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response.make_conditional(request)
+
+
+def _await_end(task_id: UUID, seconds: int) -> None:
+    def ended() -> bool | None:
+        with services().db.reading() as session:
+            status = session.scalar(select(Task.status).filter_by(id=task_id))
+        return True if status is None or status in FINAL else None
+
+    peer = Peer(request.environ)
+    with waiters().place():
+        waiters().wait(
+            task_id, ended, seconds, wanted=lambda: not (broadcast().ended or peer.gone())
+        )
 
 
 @bp.get("/tasks")

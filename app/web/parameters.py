@@ -89,11 +89,16 @@ def as_time(name: str, value: object) -> datetime:
 
 def limit() -> int:
     """How many items a page has."""
-    value = text("limit")
+    return whole_number("limit", MAX_LIMIT) or DEFAULT_LIMIT
+
+
+def whole_number(name: str, highest: int) -> int | None:
+    """A parameter that is a whole number from 1 to `highest`."""
+    value = text(name)
     if value is None:
-        return DEFAULT_LIMIT
-    if not re.fullmatch(r"\d{1,9}", value) or not 1 <= int(value) <= MAX_LIMIT:
+        return None
+    if not re.fullmatch(r"\d{1,9}", value) or not 1 <= int(value) <= highest:
         raise InvalidFieldError(
-            "limit", f"limit: expected a whole number from 1 to {MAX_LIMIT}, not {value!r}"
+            name, f"{name}: expected a whole number from 1 to {highest}, not {value!r}"
         )
     return int(value)

@@ -3,37 +3,62 @@
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 from uuid import UUID
 
-from app import events
+import structlog
+
+from app import changes, events
 from app.db import Database, is_outage
 from app.errors import UnavailableError
 
+log = structlog.get_logger()
+
 T = TypeVar("T")
 
-# Between processes SQLite has no wake-ups; on PostgreSQL one may be lost while it restarts.
+# Between processes SQLite has no wake-ups; on PostgreSQL one may be lost while it restarts.  One look
+# for all who wait finds what nobody told of.
 POLL_SECONDS = {"sqlite": 0.5, "postgresql": 5.0}
+OUTAGE_PAUSE_SECONDS = 0.5
+# How often whoever waits asks whether that is still wanted.
+WANTED_SECONDS = 5.0
 
 
 class Waiters:
     """Who waits for which task in this process; at most `slots` at once."""
 
     def __init__(self, db: Database, slots: int) -> None:
+        self._db = db
         self._slots = threading.BoundedSemaphore(slots)
         self._lock = threading.Lock()
         self._waiting: dict[UUID, set[threading.Event]] = defaultdict(set)
+        # The thread that looks for all of them lives as long as somebody waits.
+        self._polling = False
         self._poll = POLL_SECONDS[db.engine.dialect.name]
         db.signals.connect(events.CHANNEL, self._wake)
 
-    def wait(self, task_id: UUID, look: Callable[[], T | None], seconds: float) -> T | None:
+    def wait(
+        self,
+        task_id: UUID,
+        look: Callable[[], T | None],
+        seconds: float,
+        *,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> T | None:
         """What `look` gives once it is not None, looking again whenever the task changes; None
-        after `seconds`.  To be called in a `place`.
+        after `seconds`, or once it is not `wanted` any more.  To be called in a `place`.
         """
+        until = time.monotonic() + seconds
         with self._registered(task_id) as changed:
-            return self._look_until(look, changed, time.monotonic() + seconds)
+            while True:
+                changed.clear()
+                found, away = _look_through_outage(look)
+                if found is not None or time.monotonic() >= until or not wanted():
+                    return found
+                soon = time.monotonic() + OUTAGE_PAUSE_SECONDS
+                _sleep(changed, min(soon, until) if away else until, wanted)
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -47,22 +72,18 @@ class Waiters:
         finally:
             self._slots.release()
 
-    def _look_until(
-        self, look: Callable[[], T | None], changed: threading.Event, deadline: float
-    ) -> T | None:
-        while True:
-            changed.clear()
-            found = _look_through_outage(look)
-            left = deadline - time.monotonic()
-            if found is not None or left <= 0:
-                return found
-            changed.wait(min(left, self._poll))
+    def wake_all(self) -> None:
+        """Let everybody look again, and ask whether that is still wanted."""
+        self._wake("")
 
     @contextmanager
     def _registered(self, task_id: UUID) -> Iterator[threading.Event]:
         changed = threading.Event()
         with self._lock:
             self._waiting[task_id].add(changed)
+            if not self._polling:
+                self._polling = True
+                threading.Thread(target=self._poll_for_all, name="waiting", daemon=True).start()
         try:
             yield changed
         finally:
@@ -78,12 +99,41 @@ class Waiters:
                 for changed in self._waiting.get(id_, ()):
                     changed.set()
 
+    def _poll_for_all(self) -> None:
+        known: Mapping[UUID, int] = {}
+        while True:
+            # Nothing tells of what this is for.
+            time.sleep(self._poll)
+            with self._lock:
+                ids = list(self._waiting)
+                if not ids:
+                    self._polling = False
+                    return
+            try:
+                with self._db.reading() as session:
+                    last = changes.last_of(session, ids)
+            except Exception as error:
+                if not is_outage(error):
+                    log.exception("looking for those who wait failed", action="wait")
+                continue
+            for id_ in last:
+                if last[id_] != known.get(id_):
+                    self._wake(str(id_))
+            known = last
 
-def _look_through_outage(look: Callable[[], T | None]) -> T | None:
-    # The task goes on while the database is away: whoever waits for it is not told to come again.
+
+def _look_through_outage(look: Callable[[], T | None]) -> tuple[T | None, bool]:
+    """What there is, and whether the database was away."""
+    # The task goes on meanwhile: whoever waits for it is not told to come again.
     try:
-        return look()
+        return look(), False
     except Exception as error:
         if not is_outage(error):
             raise
-        return None
+        return None, True
+
+
+def _sleep(changed: threading.Event, until: float, wanted: Callable[[], bool]) -> None:
+    while (left := until - time.monotonic()) > 0 and wanted():
+        if changed.wait(min(left, WANTED_SECONDS)):
+            return

@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -9,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from app.models import TaskStatus, Verification, new_id
-from tests.factories import PUBLIC_URL, failure, make_task, png, with_id
+from tests.factories import PUBLIC_URL, failure, make_task, png, success, with_id
 from tests.web.sites import Json, Site, add_image, error_of, json_of
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -201,3 +203,47 @@ def test_hostile_texts_come_back_as_they_went_in_or_replaced(site: Site) -> None
     assert seen["trace_id"] == "\ufffd\ufffd<b>\u202e"
     assert seen["prompt"] == "a\ufffdb\ufffd\u2028"
     assert seen["error"] == {"code": "a\ufffdb", "message": "\ufffd</script>\ufffd"}
+
+
+def test_who_waits_is_answered_when_the_task_has_ended_or_the_time_is_over(site: Site) -> None:
+    site.parts.db.listen()
+    task = make_task(site.parts, columns={"provider_task_id": "p-1"})
+    answers: list[Json] = []
+    waiting = threading.Thread(
+        target=lambda: answers.append(json_of(site.get("/v1/tasks/p-1?wait=60")))
+    )
+    waiting.start()
+    started = time.monotonic()
+    assert json_of(site.get(f"/v1/tasks/{task.id}?wait=1"))["status"] == "queued"
+    assert time.monotonic() - started > 1
+    assert site.post_back(task, failure("forbidden")).status_code == 200
+    waiting.join(30)
+
+    assert [answer["status"] for answer in answers] == ["failed"]
+    assert json_of(site.get(f"/v1/tasks/{task.id}?wait=60"))["status"] == "failed"
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("seconds", ["0", "61", "-1", "1.5", "1s", "x"])
+def test_a_wait_that_is_none_is_refused(sqlite_site: Site, seconds: str) -> None:
+    task = make_task(sqlite_site.parts)
+    error = error_of(sqlite_site.get(f"/v1/tasks/{task.id}?wait={seconds}"), 400)
+    assert error["param"] == "wait"
+    assert error["message"] == f"wait: expected a whole number from 1 to 60, not {seconds!r}"
+
+
+def test_who_has_seen_the_task_as_it_is_gets_no_second_copy(sqlite_site: Site) -> None:
+    task = make_task(sqlite_site.parts)
+    path = f"/v1/tasks/{task.id}"
+    first = sqlite_site.get(path)
+    tag = first.headers["ETag"]
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        again = sqlite_site.get(path, headers={"If-None-Match": known})
+        assert (again.status_code, again.get_data(), again.headers["ETag"]) == (304, b"", tag)
+    # What no event tells of changes it too.
+    sqlite_site.finish(task)
+    body = success("https://images.example.com/other.png")
+    assert sqlite_site.post_back(task, body).status_code == 200
+    ended = sqlite_site.get(f"{path}?wait=60", headers={"If-None-Match": tag})
+    assert json_of(ended)["status"] == "succeeded"
+    assert ended.headers["ETag"] != tag

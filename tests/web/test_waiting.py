@@ -13,7 +13,7 @@ from app.events import Fact, Happened
 from app.models import new_id
 from app.services import Services
 from app.web.waiting import POLL_SECONDS, Waiters
-from tests.factories import eventually, make_task
+from tests.factories import eventually, make_task, running
 
 
 def tell(parts: Services, *task_ids: UUID) -> None:
@@ -83,23 +83,46 @@ def test_a_change_of_another_task_wakes_nobody(waiters: Waiters, sqlite_parts: S
 
 
 @pytest.mark.parametrize("gap", [False, True])
-def test_a_change_without_a_wake_up_is_found_by_looking_again(
+def test_a_change_without_a_wake_up_is_found_by_one_look_for_all(
     waiters: Waiters, sqlite_parts: Services, gap: bool
 ) -> None:
-    waiting = Waiting(waiters, new_id())
-    waiting.look.found = "changed"
+    task = make_task(sqlite_parts)
+    waiting = [Waiting(waiters, task.id) for _ in range(2)]
+    # Everybody was woken once, to begin with.
+    eventually(lambda: all(one.look.count == 2 for one in waiting))
+    for one in waiting:
+        one.look.found = "changed"
     if gap:
         # Whoever was not told of some changes is told that something may have changed.
         sqlite_parts.db.signals.send(events.CHANNEL)
+    else:
+        with running(sqlite_parts.config) as another_process:
+            tell(another_process, task.id)
 
-    assert waiting.end() == "changed"
+    assert [one.end() for one in waiting] == ["changed"] * 2
+    assert [one.look.count for one in waiting] == [3, 3]
+
+
+def test_who_is_not_wanted_any_more_waits_no_longer(waiters: Waiters) -> None:
+    unwanted = threading.Event()
+    look = Looks()
+
+    def give_up() -> None:
+        eventually(lambda: look.count > 0)
+        unwanted.set()
+        waiters.wake_all()
+
+    threading.Thread(target=give_up).start()
+    started = time.monotonic()
+    assert waiters.wait(new_id(), look, 30, wanted=lambda: not unwanted.is_set()) is None
+    assert time.monotonic() - started < 4
 
 
 def test_while_the_database_is_away_one_goes_on_waiting_but_not_when_something_is_wrong(
     waiters: Waiters,
 ) -> None:
     away = OperationalError("SELECT", {}, Exception("the connection was refused"))
-    answers = [away, None, away, "there", KeyError("no such task")]
+    answers: list[str | Exception] = [away, away, "there", KeyError("no such task")]
 
     def look() -> str | None:
         answer = answers.pop(0)
