@@ -8,7 +8,21 @@ from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, Table, Update, case, func, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    Text,
+    Update,
+    case,
+    func,
+    null,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
 from app.bulk import Given, among, for_each, insert_all
@@ -129,7 +143,11 @@ def _finding(dialect: str) -> Select[Any]:
 def _locking(dialect: str) -> Select[Any]:
     # In the order of their ids, so that two batches cannot wait for each other.
     tasks = _TASKS.c
-    asked = tasks.request["n"].as_string()
+    asked: ColumnElement[Any] = tasks.request["n"].as_string()
+    if dialect == "postgresql":
+        # It keeps JSON that has a NUL, but looks into none.
+        text = sql_cast(tasks.request, Text)
+        asked = case((func.strpos(text, "\\u0000") == 0, asked))
     return (
         select(tasks.id, tasks.provider, tasks.provider_task_id, tasks.status, asked)
         .where(among(tasks.id, "ids", dialect))
