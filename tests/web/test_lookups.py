@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from app.models import TaskStatus, Verification, new_id
+from app.models import Scope, TaskStatus, Verification, new_id
 from tests.factories import PUBLIC_URL, failure, make_task, png, success, with_id
 from tests.web.sites import Json, Site, add_image, error_of, json_of
 
@@ -207,6 +207,7 @@ def test_hostile_texts_come_back_as_they_went_in_or_replaced(site: Site) -> None
 
 def test_who_waits_is_answered_when_the_task_has_ended_or_the_time_is_over(site: Site) -> None:
     site.parts.db.listen()
+    site.key(Scope.ADMIN)
     task = make_task(site.parts, columns={"provider_task_id": "p-1"})
     answers: list[Json] = []
     waiting = threading.Thread(
