@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
-import structlog
 from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
-from app import edits, events, jobs, keys, reports, retention, tasks
-from app.errors import ConflictError, StorageError
+from app import edits, events, jobs, keys, reports, retention, tasks, uploads
+from app.errors import ConflictError
 from app.events import Fact, Happened
 from app.jobs import Kind
 from app.keys import Actor
@@ -30,8 +29,6 @@ from app.models import (
     new_id,
 )
 from app.services import Services
-
-log = structlog.get_logger()
 
 
 def cancel(session: Session, id_: str, actor: Actor) -> Task:
@@ -80,13 +77,17 @@ def resubmit(services: Services, id_: str, actor: Actor, api_key_id: UUID | None
         before = reports.find_task(session, id_)
         uploaded = select(Input).where(Input.task_id == before.id, Input.key.is_not(None))
         inputs = session.scalars(uploaded).all()
-    with _copies(services, inputs) as copies, services.db.transaction() as session:
+    task_id = new_id()
+    with _copies(services, task_id, inputs) as copies, services.db.transaction() as session:
         task = edits.create(
-            session, services, before.request, provider=before.provider, api_key_id=api_key_id
+            session,
+            services,
+            before.request,
+            provider=before.provider,
+            api_key_id=api_key_id,
+            task_id=task_id,
+            inputs=copies,
         )
-        for copy in copies:
-            copy.task_id = task.id
-        session.add_all(copies)
         events.record(
             session,
             Fact(task.id, Happened.RESUBMITTED, {"of": str(before.id)}),
@@ -159,33 +160,25 @@ def _nothing_to_copy(task: Task) -> str:
 
 
 @contextmanager
-def _copies(services: Services, inputs: Sequence[Input]) -> Iterator[list[Input]]:
-    """Uploaded files once more in storage; gone again if what they are for fails."""
-    copies = [_copy_of(given) for given in inputs]
+def _copies(services: Services, task_id: UUID, inputs: Sequence[Input]) -> Iterator[list[Input]]:
+    """Uploaded files once more in storage, for the new task; gone again if the block fails."""
+    copies = [_copy_of(given, task_id) for given in inputs]
     try:
         for given, copy in zip(inputs, copies, strict=True):
             with services.storage.open(str(given.key)) as file:
                 services.storage.put(str(copy.key), file, str(copy.content_type))
         yield copies
     except BaseException:
-        _delete_objects(services, copies)
+        uploads.forget(services, copies)
         raise
 
 
-def _copy_of(given: Input) -> Input:
-    id_ = new_id()
+def _copy_of(given: Input, task_id: UUID) -> Input:
     return Input(
-        id=id_,
+        task_id=task_id,
         role=given.role,
         index=given.index,
-        key=f"inputs/{id_}.{str(given.key).rpartition('.')[2]}",
+        key=f"inputs/{task_id}/{str(given.key).rpartition('/')[2]}",
         content_type=given.content_type,
         size=given.size,
     )
-
-
-def _delete_objects(services: Services, inputs: Sequence[Input]) -> None:
-    try:
-        services.storage.delete([str(given.key) for given in inputs])
-    except StorageError as error:
-        log.warning("copies were left in storage", action="resubmit", error=str(error))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -100,10 +101,12 @@ def create(
     api_key_id: UUID | None,
     task_id: UUID | None = None,
     inputs: Sequence[Input] = (),
+    recognised_by: Mapping[str, Any] = MappingProxyType({}),
 ) -> Task:
     """Store a submission that was found good, and enqueue it.
 
     One with files has got its `task_id` before, because they are in storage under it: `inputs`.
+    `recognised_by` are the columns by which it is known when it comes again.
     """
     config = services.config
     task_id = task_id or new_id()
@@ -119,6 +122,7 @@ def create(
         labels=body.get("metadata", {}),
         callback_url=body.get("callback_url"),
         deadline_at=db_now(body.get("deadline", config.task_deadline)),
+        **recognised_by,
     )
     session.add(task)
     session.flush()

@@ -90,7 +90,7 @@ def stored(services: Services, task_id: UUID, uploads: Sequence[Upload]) -> Iter
             services.storage.put(str(row.key), upload.file, upload.content_type)
         yield inputs
     except BaseException:
-        _forget(services, [str(row.key) for row in inputs])
+        forget(services, inputs)
         raise
 
 
@@ -135,9 +135,10 @@ def _fetch(services: Services, row: Input, stack: ExitStack) -> File:
     return File(row.role, name, row.content_type or "application/octet-stream", size, reopen)
 
 
-def _forget(services: Services, keys: Sequence[str]) -> None:
+def forget(services: Services, inputs: Sequence[Input]) -> None:
+    """Take files out of storage again that no task will need."""
     try:
-        services.storage.delete(keys)
+        services.storage.delete([str(row.key) for row in inputs])
     except StorageError as error:
         # Storage that is down took nothing, or what it took is an orphan.
         log.warning("uploads may be left behind", action="upload", error=str(error))

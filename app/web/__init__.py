@@ -15,6 +15,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.config import Config
 from app.errors import StorageError
+from app.resends import Marks, Turns
 from app.services import Services
 from app.web import (
     actions,
@@ -91,6 +92,8 @@ def create_app(services: Services) -> Flask:
     app.extensions["waiters"] = Waiters(services.db, THREADS - FREE_THREADS)
     app.extensions["uploads"] = Budget(UPLOADS_IN_FLIGHT * config.max_upload_bytes)
     app.extensions["broadcast"] = Broadcast(services)
+    app.extensions["marks"] = Marks(services.db)
+    app.extensions["turns"] = Turns()
     app.extensions["checks"] = health.checks(services)
     pages.prepare(app)
     app.before_request(auth.check)

@@ -28,7 +28,7 @@ def register(app: Flask) -> None:
 
 
 def _on_known(error: PostbackError) -> Response:
-    return _answer(envelope.as_http_error(error))
+    return answer(envelope.as_http_error(error))
 
 
 def _on_http(error: HTTPException) -> Response:
@@ -46,7 +46,7 @@ def _on_http(error: HTTPException) -> Response:
         message = f"this API key may call {error.limit.limit}"
         headers["Retry-After"] = str(error.limit.limit.get_expiry())
     code = CODES.get(status, "api_error" if status >= 500 else "bad_request")
-    return _answer(HttpError(code, message, status=status, headers=headers))
+    return answer(HttpError(code, message, status=status, headers=headers))
 
 
 def _message(error: HTTPException, status: int) -> str:
@@ -67,7 +67,8 @@ def _on_unknown(error: Exception) -> Response:
     return _on_known(PostbackError("unexpected error"))
 
 
-def _answer(error: HttpError) -> Response:
+def answer(error: HttpError) -> Response:
+    """The response that says `error`: JSON for programs, a page for people."""
     if request.path.startswith(API_PATHS):
         content = envelope.body(error, request_id())
         return Response(content, error.status, error.headers, mimetype="application/json")

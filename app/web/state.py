@@ -4,6 +4,7 @@ from typing import cast
 
 from flask import current_app, request
 
+from app.resends import Marks, Turns
 from app.services import Services
 from app.web.broadcast import Broadcast
 from app.web.intake import Budget
@@ -29,6 +30,16 @@ def upload_budget() -> Budget:
 def broadcast() -> Broadcast:
     """What tells the streams of this process what happens."""
     return cast(Broadcast, current_app.extensions["broadcast"])
+
+
+def marks() -> Marks:
+    """Where this process notes which answers got through."""
+    return cast(Marks, current_app.extensions["marks"])
+
+
+def turns() -> Turns:
+    """How submissions that may be one enter in this process."""
+    return cast(Turns, current_app.extensions["turns"])
 
 
 def request_id() -> str:

@@ -133,6 +133,7 @@ def open_site(parts: Services) -> Iterator[Site]:
         yield site
     finally:
         site.receiver.close()
+        site.flask.extensions["marks"].stop()
 
 
 def json_of(response: TestResponse) -> Json:

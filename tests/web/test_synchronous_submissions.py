@@ -73,7 +73,7 @@ def test_the_providers_refusal_keeps_its_code_under_its_status(sqlite_site: Site
         "timeout": 504, "bad_request": 400, "api_error": 500, "unheard_of": 500,
     }.items():  # fmt: skip
         with ending(site, refusing(site, code)):
-            response = submit_and_wait(site)
+            response = submit_and_wait(site, prompt=code)
         error = error_of(response, status)
         assert (error["code"], error["message"]) == (code, "no")
         assert json_of(response)["task_id"] == str(tasks_of(site.parts)[-1])
