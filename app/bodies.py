@@ -196,6 +196,12 @@ def write_chunk(session: Session, owner_id: UUID, position: int, data: bytes) ->
     session.execute(insert(Chunk).values(owner_id=owner_id, position=position, data=data))
 
 
+def rewrite_chunk(session: Session, owner_id: UUID, position: int, data: bytes) -> None:
+    """The same for one that may be there: whether its transaction was committed is not known."""
+    session.execute(delete(Chunk).where(Chunk.owner_id == owner_id, Chunk.position == position))
+    write_chunk(session, owner_id, position, data)
+
+
 def read_chunks(session: Session, owner_id: UUID, place: Place | None = None) -> Iterator[bytes]:
     """The bytes kept in chunks under `owner_id`, or those at `place`, a chunk at a time."""
     position = place.start // CHUNK_BYTES if place else 0

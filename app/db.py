@@ -1,11 +1,12 @@
 """The database: one engine, short transactions, and the wake-ups that go with a commit."""
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
@@ -36,6 +37,9 @@ POOL_SECONDS = 5
 IDLE_TRANSACTION_SECONDS = 15
 LISTEN_CHECK_SECONDS = 1
 RECONNECT_SECONDS = 0.5
+OUTAGE_PAUSE_SECONDS = 0.5
+
+T = TypeVar("T")
 
 Listener = Callable[[str], None]
 
@@ -97,6 +101,22 @@ class Database:
         if self.sqlite:
             for channel, payload in _collected(session):
                 self.signals.send(channel, payload)
+
+    def insist(self, write: Callable[[Session], T]) -> T:
+        """What `write` gives, in one transaction that is tried for as long as the database is away.
+
+        The first try may have been committed without our knowing: `write` must be repeatable.
+        """
+        while True:
+            try:
+                with self.transaction() as session:
+                    return write(session)
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                log.warning("database away, waiting", action="wait", error=str(error))
+                # Nothing tells when it is back.
+                time.sleep(OUTAGE_PAUSE_SECONDS)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

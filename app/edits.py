@@ -1,9 +1,9 @@
 """An edit on its way to the provider: created, submitted once, and what becomes of that."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
@@ -14,6 +14,7 @@ from app import circuits, events, inbox, jobs, search, tasks, uploads
 from app.columns import db_now
 from app.errors import (
     BlockedAddressError,
+    ImageError,
     InvalidFieldError,
     NotSentError,
     OutboundError,
@@ -29,6 +30,8 @@ from app.providers.rules import NO_FILES, Choice, Files, Flag, Integer, Labels, 
 from app.services import Services
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 SUBMIT_LIMITS = Limits(connect=10, read=120, total=180, bytes=64 * 2**20)
 
@@ -129,7 +132,8 @@ def create(
     session.add_all([*_linked_inputs(task.id, body.get("image")), *inputs])
     search.note(session, task.id, task.prompt)
     events.record(session, Fact(task.id, Happened.CREATED))
-    jobs.enqueue(session, jobs.New(Kind.SUBMIT, task.id, provider=provider))
+    kind = Kind.SUBMIT if services.providers[provider].calls_back else Kind.HOLD
+    jobs.enqueue(session, jobs.New(kind, task.id, provider=provider))
     return task
 
 
@@ -139,11 +143,11 @@ def submit(services: Services, job: Job) -> jobs.Conclusion | None:
     Raises `NotSentError`, `ProviderError` and `StorageError` where nothing was begun, so that it may
     be sent again.
     """
-    with uploads.at_hand(services, _inputs_of(services, job)) as files:
-        task = _begin(services, job)
+    with uploads.at_hand(services, inputs_of(services, job)) as files:
+        task = begin(services, job)
         if task is None:
             return None
-        submission = _send(services, job, task, files)
+        submission = once(job, partial(_send, services, task, files))
 
     def conclude(session: Session) -> None:
         _conclude(services, task, submission, session)
@@ -166,15 +170,14 @@ def submission_lost(services: Services, job: Job) -> jobs.Conclusion | None:
 
 def submission_failed(session: Session, job: Job, error: BaseException, final: bool) -> None:
     """Nothing was begun: the task waits for the next attempt or, when `final`, fails."""
-    task = tasks.lock(session, _task_id(job))
+    task = tasks.lock(session, task_id_of(job))
     task.submitting_at = None
     pause = circuits.judge(session, job.queue, error)
-    if task.status is not TaskStatus.QUEUED:
+    if task.status not in tasks.UNDER_WAY:
         return
     known = error if isinstance(error, PostbackError) else PostbackError("unexpected error")
     if final:
-        status = error.status if isinstance(error, ProviderError) else 500
-        tasks.fail(session, task, known, http_status=status)
+        tasks.fail(session, task, known, http_status=_http_status(error))
     elif known.counts:
         detail = {"code": known.code, "message": str(known), "attempt": job.attempts}
         if pause:
@@ -182,11 +185,14 @@ def submission_failed(session: Session, job: Job, error: BaseException, final: b
         events.record(session, Fact(task.id, Happened.REFUSED, detail))
 
 
-def _begin(services: Services, job: Job) -> Task | None:
-    """Note, before the first byte leaves, that a request is on its way."""
+def begin(services: Services, job: Job) -> Task | None:
+    """Note, before the first byte leaves, that a request is on its way; None when it no longer shall.
+
+    Raises `LeaseLostError`.
+    """
     with services.db.transaction() as session:
         jobs.ensure_held(session, job)
-        task = tasks.lock(session, _task_id(job))
+        task = tasks.lock(session, task_id_of(job))
         if task.status is not TaskStatus.QUEUED:
             return None
         task.submitting_at = db_now()
@@ -194,22 +200,29 @@ def _begin(services: Services, job: Job) -> Task | None:
         return task
 
 
-def _inputs_of(services: Services, job: Job) -> Sequence[Input]:
-    mine = select(Input).filter_by(task_id=_task_id(job)).order_by(Input.role, Input.index)
+def inputs_of(services: Services, job: Job) -> Sequence[Input]:
+    """The images that the job's task starts from, and its mask."""
+    mine = select(Input).filter_by(task_id=task_id_of(job)).order_by(Input.role, Input.index)
     with services.db.reading() as session:
         return session.scalars(mine).all()
 
 
-def _send(services: Services, job: Job, task: Task, files: tuple[File, ...]) -> Submission:
-    provider = services.providers[task.provider]
+def edit_of(services: Services, task: Task, files: tuple[File, ...]) -> Edit:
+    """What the provider is to do: without what is only ours, and with our callback URL."""
     token = services.signing.callback_token(task.provider, task.id)
     fields = {name: value for name, value in task.request.items() if name not in OUR_RULES.fields}
-    url = f"{services.config.public_url}/callbacks/{token}"
-    request = provider.submit_request(Edit(task.id, fields, url, files))
-    # This process may have been stopped since the transaction above.
+    return Edit(task.id, fields, f"{services.config.public_url}/callbacks/{token}", files)
+
+
+def once(job: Job, send: Callable[[], T]) -> T | Unknown:
+    """What `send` gives, which pays; `Unknown` when something goes wrong after the first byte.
+
+    Raises `NotSentError` and `ProviderError` where nothing was begun, and `LeaseLostError`.
+    """
+    # This process may have been stopped since `begin`.
     job.lease.ensure_held()
     try:
-        return provider.read_submission(services.outbound.call(request, SUBMIT_LIMITS))
+        return send()
     except (NotSentError, ProviderError):
         raise
     except OutboundError as error:
@@ -218,6 +231,19 @@ def _send(services: Services, job: Job, task: Task, files: tuple[File, ...]) -> 
         # Bytes have left: whatever went wrong, sending again could pay twice.
         log.exception("unexpected error after sending", action="submit")
         return Unknown(f"unexpected error after sending: {type(error).__name__}")
+
+
+def _send(services: Services, task: Task, files: tuple[File, ...]) -> Submission:
+    provider = services.providers[task.provider]
+    request = provider.submit_request(edit_of(services, task, files))
+    return provider.read_submission(services.outbound.call(request, SUBMIT_LIMITS))
+
+
+def _http_status(error: BaseException) -> int:
+    if isinstance(error, ProviderError):
+        return error.status
+    # What the caller gave us to send is at fault.
+    return 400 if isinstance(error, ImageError | InvalidFieldError) else 500
 
 
 def _conclude(services: Services, sent: Task, submission: Submission, session: Session) -> None:
@@ -241,7 +267,8 @@ def _linked_inputs(task_id: UUID, image: str | list[str] | None) -> list[Input]:
     ]
 
 
-def _task_id(job: Job) -> UUID:
+def task_id_of(job: Job) -> UUID:
+    """The task that a job is about; each of those that submit has one."""
     if job.task_id is None:
         raise ValueError(f"job {job.id} names no task")
     return job.task_id

@@ -11,6 +11,9 @@ from app.errors import PostbackError
 from app.events import Fact, Happened
 from app.models import UNANSWERED, Task, TaskStatus
 
+# Where a task may be while a request of ours for it is: a stream begins before its result is there.
+UNDER_WAY = frozenset({TaskStatus.QUEUED, TaskStatus.SUBMITTED})
+
 
 def get(session: Session, task_id: UUID) -> Task:
     """The task as it is now.  It must exist."""
@@ -23,9 +26,9 @@ def lock(session: Session, task_id: UUID) -> Task:
 
 
 def submitted(
-    session: Session, task: Task, provider_task_id: str | None, *, ask_after: float
+    session: Session, task: Task, provider_task_id: str | None, *, ask_after: float | None
 ) -> None:
-    """The provider has it; should it stay silent, it is asked after `ask_after` seconds.
+    """The provider has it; should it stay silent, it is asked after `ask_after` seconds, if it can be.
 
     A callback may have come first: then the task keeps what that made of it.
     """
@@ -37,14 +40,16 @@ def submitted(
     task.provider_task_id = provider_task_id or task.provider_task_id
     if task.status in UNANSWERED:
         task.status = TaskStatus.SUBMITTED
-        task.ask_at, task.asks = db_now(ask_after), 0
+        task.asks, task.ask_at = 0, None
+        if ask_after is not None:
+            task.ask_at = db_now(ask_after)
     events.record(session, Fact(task.id, Happened.SUBMITTED, detail))
 
 
 def uncertain(session: Session, task: Task, reason: str) -> None:
     """Whether the provider took it is not known: ask, and never send it again."""
     task.submitting_at = None
-    if task.status is TaskStatus.QUEUED:
+    if task.status in UNDER_WAY:
         task.status = TaskStatus.UNCERTAIN
         task.ask_at, task.asks = db_now(), 0
         events.record(session, Fact(task.id, Happened.UNCERTAIN, {"reason": reason}))

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import delete, insert, update
 from sqlalchemy.orm import Session
 
-from app import deliveries, edits, images, jobs, reconcile, results, retention
+from app import deliveries, edits, holds, images, jobs, reconcile, results, retention
 from app.columns import db_now
 from app.db import is_outage
 from app.errors import LeaseLostError, PostbackError
@@ -54,6 +54,7 @@ class Handler:
 
 HANDLERS: Mapping[Kind, Handler] = {
     Kind.SUBMIT: Handler(edits.submit, lost=edits.submission_lost, failed=edits.submission_failed),
+    Kind.HOLD: Handler(holds.hold, lost=holds.lost, failed=edits.submission_failed),
     Kind.INGEST: Handler(results.ingest, failed=results.ingestion_failed),
     Kind.COMPACT: Handler(results.compact),
     Kind.STORE_IMAGE: Handler(images.store, failed=images.storing_failed),
@@ -201,16 +202,7 @@ class Worker:
     def _insist(self, write: Conclusion) -> None:
         # The work is done and may have cost money: what came of it is written down however long the
         # database is away.  Should somebody else have taken over by then, the lease says so.
-        while True:
-            try:
-                with self._services.db.transaction() as session:
-                    return write(session)
-            except Exception as error:
-                if not is_outage(error):
-                    raise
-                log.warning("database away, job waits", action="wait", error=str(error))
-                # Nothing tells when it is back.
-                time.sleep(OUTAGE_PAUSE_SECONDS)
+        self._services.db.insist(write)
 
     def _beat(self) -> None:
         seconds = self._services.config.lease_seconds

@@ -83,11 +83,17 @@ def submission(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def make_task(parts: Services, *, columns: Mapping[str, Any] | None = None, **fields: Any) -> Task:
+def make_task(
+    parts: Services,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    provider: str = "acedata",
+    **fields: Any,
+) -> Task:
     """A task as `edits.create` makes it, with `columns` set to what the test needs."""
     with parts.db.transaction() as session:
         task = edits.create(
-            session, parts, submission(**fields), provider="acedata", api_key_id=None
+            session, parts, submission(**fields), provider=provider, api_key_id=None
         )
         for name, value in (columns or {}).items():
             setattr(task, name, value)

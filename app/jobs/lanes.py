@@ -28,10 +28,12 @@ class Places:
 def places(config: Config) -> Mapping[str, Places]:
     """The places of each lane."""
     concurrency, rate = config.provider_concurrency, config.provider_rate
+    calls = Places(concurrency, everywhere=concurrency, rate=Rate(rate) if rate else None)
     return {
         WORK_QUEUE: Places(config.worker_concurrency),
         IMAGE_QUEUE: Places(config.worker_concurrency),
-        Kind.SUBMIT: Places(concurrency, everywhere=concurrency, rate=Rate(rate) if rate else None),
+        Kind.SUBMIT: calls,
+        Kind.HOLD: calls,
         Kind.RECONCILE: Places(1),
         Kind.DELIVER: Places(DELIVERIES_TO_ONE, together=DELIVERIES),
     }

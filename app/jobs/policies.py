@@ -18,6 +18,7 @@ class Kind(StrEnum):
     """What there is to do."""
 
     SUBMIT = "submit"
+    HOLD = "hold"
     INGEST = "ingest"
     COMPACT = "compact"
     STORE_IMAGE = "store_image"
@@ -56,6 +57,8 @@ class Policy:
 POLICIES = {
     # The pauses are those of acedata's error document: 1, 2, 4, 8, 16 s.
     Kind.SUBMIT: Policy(on_lost=OnLost.RECONCILE, tries=6, longest_pause=16.0, queue=None),
+    # The same for providers that keep us waiting for the result: a call takes minutes.
+    Kind.HOLD: Policy(on_lost=OnLost.RECONCILE, tries=6, longest_pause=16.0, queue=None),
     Kind.INGEST: Policy(),
     Kind.COMPACT: Policy(),
     Kind.STORE_IMAGE: Policy(queue=IMAGE_QUEUE),

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.columns import clean
 from app.errors import NotFoundError
-from app.models import Image, Input, Task
+from app.models import Image, Input, Partial, Task
 from app.signing import Picture
 
 
@@ -30,12 +30,20 @@ def task_id_of(session: Session, id_: str) -> UUID:
         return UUID(int=0)
 
 
-def find_picture(session: Session, picture: Picture, id_: UUID) -> tuple[Image | Input, str | None]:
-    """The image or input that an address stands for, and its key in storage if it has one.
+def find_picture(
+    session: Session, picture: Picture, id_: UUID
+) -> tuple[Image | Input | Partial, str | None]:
+    """The image that an address stands for, and its key in storage if it has one.
 
     Raises `NotFoundError`.
     """
-    row = session.get(Input, id_) if picture is Picture.INPUT else session.get(Image, id_)
+    row: Image | Input | Partial | None
+    if picture is Picture.INPUT:
+        row = session.get(Input, id_)
+    elif picture is Picture.PARTIAL:
+        row = session.get(Partial, id_)
+    else:
+        row = session.get(Image, id_)
     if row is None:
         raise NotFoundError("there is no such image")
     if isinstance(row, Image) and picture is Picture.THUMBNAIL:

@@ -1,7 +1,8 @@
 """How tasks, images and callbacks are shown as JSON."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -15,13 +16,22 @@ from app.models import (
     Image,
     ImageStatus,
     Input,
+    Partial,
     Task,
 )
 from app.services import Services
 from app.signing import Picture
 
 Json = dict[str, Any]
-Owned = TypeVar("Owned", Callback, Event, Image, Input)
+Owned = TypeVar("Owned", Callback, Event, Image, Input, Partial)
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """What some tasks have led to, by task: images, and those that came before them."""
+
+    images: Mapping[UUID | None, Sequence[Image]]
+    partials: Mapping[UUID | None, Sequence[Partial]]
 
 
 def task_in_full(services: Services, session: Session, task: Task) -> Json:
@@ -32,7 +42,7 @@ def task_in_full(services: Services, session: Session, task: Task) -> Json:
 def tasks_in_full(services: Services, session: Session, tasks: Sequence[Task]) -> dict[UUID, Json]:
     """All there is to say of each task, by its id; as many queries for many as for one."""
     ids = [task.id for task in tasks]
-    images = _images_of(session, ids)
+    pictures = _pictures_of(session, ids)
     inputs = _by_task(session, _of(Input, ids).order_by(Input.role, Input.index))
     # Without the bodies, which may be large.
     callbacks = _by_task(
@@ -41,7 +51,7 @@ def tasks_in_full(services: Services, session: Session, tasks: Sequence[Task]) -
     timelines = _by_task(session, _of(Event, ids).order_by(Event.id))
     return {
         task.id: {
-            **_short(services, task, images[task.id]),
+            **_short(services, task, pictures),
             "request": task.request,
             "inputs": [_input(services, item) for item in inputs[task.id]],
             "callbacks": [_callback_of_task(callback) for callback in callbacks[task.id]],
@@ -53,8 +63,8 @@ def tasks_in_full(services: Services, session: Session, tasks: Sequence[Task]) -
 
 def tasks_in_short(services: Services, session: Session, tasks: Sequence[Task]) -> list[Json]:
     """The short form of each task: without its request, inputs, callbacks and timeline."""
-    images = _images_of(session, [task.id for task in tasks])
-    return [_short(services, task, images[task.id]) for task in tasks]
+    pictures = _pictures_of(session, [task.id for task in tasks])
+    return [_short(services, task, pictures) for task in tasks]
 
 
 def rfc3339(at: datetime | None) -> str | None:
@@ -64,7 +74,7 @@ def rfc3339(at: datetime | None) -> str | None:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _short(services: Services, task: Task, images: Sequence[Image]) -> Json:
+def _short(services: Services, task: Task, pictures: _Pictures) -> Json:
     error = {"code": task.error_code, "message": task.error_message} if task.error_code else None
     return {
         "task_id": str(task.id),
@@ -75,7 +85,8 @@ def _short(services: Services, task: Task, images: Sequence[Image]) -> Json:
         "model": task.model,
         "prompt": task.prompt,
         "metadata": task.labels,
-        "images": [_image(services, image) for image in images],
+        "images": [_image(services, image) for image in pictures.images[task.id]],
+        "partial_images": [_partial(services, row) for row in pictures.partials[task.id]],
         "usage": task.usage,
         "error": error,
         "verification": task.verification,
@@ -106,6 +117,16 @@ def _image(services: Services, image: Image) -> Json:
     if image.error_code:
         shown["error"] = {"code": image.error_code, "message": image.error_message}
     return shown
+
+
+def _partial(services: Services, row: Partial) -> Json:
+    extension = row.key.rpartition(".")[2]
+    return {
+        "index": row.index,
+        "url": services.picture_url(Picture.PARTIAL, row.id, extension),
+        "content_type": row.content_type,
+        "bytes": row.size,
+    }
 
 
 def _input(services: Services, item: Input) -> Json:
@@ -144,8 +165,11 @@ def entry(event: Event) -> Json:
     return {"at": rfc3339(event.at), "event": event.event, "detail": event.detail}
 
 
-def _images_of(session: Session, task_ids: Sequence[UUID]) -> dict[UUID | None, list[Image]]:
-    return _by_task(session, _of(Image, task_ids).order_by(Image.index))
+def _pictures_of(session: Session, task_ids: Sequence[UUID]) -> _Pictures:
+    return _Pictures(
+        _by_task(session, _of(Image, task_ids).order_by(Image.index)),
+        _by_task(session, _of(Partial, task_ids).order_by(Partial.index)),
+    )
 
 
 def _of(model: type[Owned], task_ids: Sequence[UUID]) -> Select[Owned]:

@@ -17,11 +17,11 @@ from tests.web.sites import Json, Site, add_image, error_of, json_of
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 FULL = {
     "task_id", "provider", "provider_task_id", "trace_id", "status", "model", "prompt", "request",
-    "metadata", "images", "inputs", "usage", "error", "verification", "callbacks", "timeline",
-    "created_at", "submitted_at", "received_at", "finished_at",
+    "metadata", "images", "partial_images", "inputs", "usage", "error", "verification", "callbacks",
+    "timeline", "created_at", "submitted_at", "received_at", "finished_at",
 }  # fmt: skip
 SHORT = FULL - {"request", "inputs", "callbacks", "timeline"}
-PLAIN = {name for name in SHORT if not name.endswith("_at")} - {"images"}
+PLAIN = {name for name in SHORT if not name.endswith("_at")} - {"images", "partial_images"}
 
 
 def listed(site: Site, path: str = "/v1/tasks", **query: str) -> list[str]:

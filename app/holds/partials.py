@@ -1,0 +1,102 @@
+"""Images as they are while the provider is at work: into storage, for whoever wants to watch.
+
+Nothing that goes wrong with one matters to the result: it is told in the log, and that is all.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+from tempfile import TemporaryFile
+from typing import BinaryIO, Self
+from uuid import UUID
+
+import structlog
+
+from app import bodies, events, imaging
+from app.errors import ImageError, PostbackError
+from app.events import Fact, Happened
+from app.models import Partial, new_id
+from app.services import Services
+
+log = structlog.get_logger()
+
+# How long the result, once it is there, waits for those that came before it.
+PATIENCE_SECONDS = 5.0
+# Nobody asks for so many; whoever sends them shall not fill our storage.
+MOST = 40
+
+
+class Partials:
+    """Keeps the partial images of one task, in threads: slow storage must not hold up the stream."""
+
+    def __init__(self, services: Services, task_id: UUID) -> None:
+        self._services = services
+        self._task_id = task_id
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def __call__(self, base64: Iterable[bytes]) -> None:
+        """Keep the image that `base64` is; it is read before this returns."""
+        index = len(self._threads)
+        if index == MOST:
+            return
+        file = TemporaryFile()  # noqa: SIM115 - the thread closes it
+        try:
+            size = 0
+            for piece in bodies.decode_base64(base64):
+                size += len(piece)
+                if size > self._services.config.max_image_bytes:
+                    raise ImageError("too large", code="too_large")
+                file.write(piece)
+        except Exception as error:
+            file.close()
+            _dropped(index, error)
+            return
+        thread = threading.Thread(target=self._keep, args=(index, file), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _keep(self, index: int, file: BinaryIO) -> None:
+        with file:
+            try:
+                self._store(index, file)
+            except Exception as error:
+                _dropped(index, error)
+
+    def _store(self, index: int, file: BinaryIO) -> None:
+        services, id_ = self._services, new_id()
+        size = file.tell()
+        facts = imaging.inspect(file, max_pixels=services.config.max_image_pixels)
+        key = f"partials/{self._task_id}/{index}-{id_.hex}.{facts.extension}"
+        file.seek(0)
+        services.storage.put(key, file, facts.content_type)
+        with services.db.transaction() as session:
+            row = Partial(
+                id=id_,
+                task_id=self._task_id,
+                index=index,
+                key=key,
+                content_type=facts.content_type,
+                size=size,
+            )
+            session.add(row)
+            session.flush()
+            detail = {"index": index, "bytes": size}
+            events.record(session, Fact(self._task_id, Happened.PARTIAL_IMAGE, detail))
+
+
+def _dropped(index: int, error: Exception) -> None:
+    known = isinstance(error, PostbackError)
+    log.warning(
+        "partial image dropped",
+        action="partial",
+        index=index,
+        error=f"{type(error).__name__}: {error if known else ''}",
+    )
