@@ -9,11 +9,12 @@ from itertools import pairwise
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import Insert, Table, select
+from sqlalchemy import Insert, Table, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.bulk import Given, for_each
+from app.columns import db_now
 from app.events import Happened
 from app.models import FINAL, Event, Latency, Source, Tally, Task
 
@@ -22,6 +23,8 @@ _TALLIES, _LATENCIES = cast(Table, Tally.__table__), cast(Table, Latency.__table
 # The bounds of the buckets: no longer than this is the first, each further one so much longer.
 FIRST_SECONDS = 0.001
 RATIO = 1.15
+# Somewhat more than a year, to compare with.
+KEPT_SECONDS = 400 * 86_400.0
 
 # The tally of callbacks that became a task's result; the others have an event's name.
 ACCEPTED = "accepted"
@@ -88,6 +91,12 @@ def count(session: Session, events: Sequence[Event]) -> None:
             latencies[place] += 1
     _add(session, _TALLIES, ("hour", "provider", "model", "event"), tallies)
     _add(session, _LATENCIES, ("hour", "provider", "model", "stage", "bucket"), latencies)
+
+
+def forget(session: Session) -> None:
+    """Delete what was counted so long ago that nothing asks for it any more."""
+    for table in (_TALLIES, _LATENCIES):
+        session.execute(delete(table).where(table.c.hour < db_now(-KEPT_SECONDS)))
 
 
 def _tallied(event: Event, replaced: Event | None) -> Iterator[tuple[datetime, str, int]]:

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
-from app import bodies, circuits
+from app import bodies, circuits, counts
 from app.jobs import Job
 from app.models import (
     FINAL,
@@ -54,6 +54,7 @@ def purge(services: Services, job: Job | None = None) -> None:
     }
     with services.db.transaction() as session:
         circuits.forget(session)
+        counts.forget(session)
     if any(deleted.values()):
         log.info("retention applied", action="purge", **deleted)
 

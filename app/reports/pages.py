@@ -62,14 +62,15 @@ def page_of_ids(
     *,
     limit: int,
     before: UUID | None,
+    after: UUID | None = None,
     newest: int = NEWEST,
 ) -> tuple[Sequence[UUID], UUID | None]:
     """The ids of a page of tasks, the newest first, and where the next page begins.
 
-    `q` matches a task whose id, ours or the provider's, begins with it, or whose prompt has all of its
-    words.
+    Of those that are older than `before` and newer than `after`.  `q` matches a task whose id, ours or
+    the provider's, begins with it, or whose prompt has all of its words.
     """
-    fits = _conditions(wanted, before)
+    fits = _conditions(wanted, before, after)
     branches = [and_(fits, branch) for branch in _branches(session, wanted)]
     if sought := clean((wanted.q or "").strip()):
         ids = _newest_having(session, branches, sought, newest, limit + 1)
@@ -91,7 +92,7 @@ def choices(
     return list(session.scalars(found))
 
 
-def _conditions(wanted: TaskFilter, before: UUID | None) -> ColumnElement[bool]:
+def _conditions(wanted: TaskFilter, before: UUID | None, after: UUID | None) -> ColumnElement[bool]:
     same = [
         column == value
         for column, value in (
@@ -104,6 +105,8 @@ def _conditions(wanted: TaskFilter, before: UUID | None) -> ColumnElement[bool]:
     ]
     if before is not None:
         same.append(Task.id < before)
+    if after is not None:
+        same.append(Task.id > after)
     if wanted.created_after:
         same.append(Task.id >= first_id(wanted.created_after))
     if wanted.created_before:

@@ -20,6 +20,7 @@ from app.web.state import services
 bp = Blueprint("stats", __name__, url_prefix="/v1")
 
 DEFAULT_WINDOW = "24h"
+# What was counted is kept for so long.
 LONGEST_WINDOW = "400d"
 HOUR_SECONDS = 3600.0
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app import counts
+from app import counts, retention
 from app.counts import Stage, bucket_of, hour_of, longest
 from app.models import Event, Latency, Tally, Task
 from app.services import Services
@@ -121,6 +121,15 @@ def test_the_time_of_each_stage_is_counted_in_its_bucket(parts: Services) -> Non
         Stage.STORING: (hour, bucket_of(10), 1),
         Stage.TOTAL: (hour, bucket_of(19), 1),
     }
+
+
+def test_what_was_counted_is_kept_for_a_year_and_somewhat_more(parts: Services) -> None:
+    now = datetime.now(UTC)
+    for days in (401, 399):
+        count(parts, happen(parts, make_task(parts), "created", at=now - timedelta(days=days)))
+    retention.purge(parts)
+    with parts.db.reading() as session:
+        assert session.scalars(select(Tally.hour)).all() == [hour_of(now - timedelta(days=399))]
 
 
 def test_a_task_that_is_gone_is_not_counted(sqlite_parts: Services) -> None:

@@ -80,8 +80,8 @@ def _just_after(until: UUID | None) -> UUID | None:
 
 def _newer(db: Session, wanted: TaskFilter, than: UUID) -> int:
     """How many tasks came since, up to `NEWER`."""
-    newest, _ = page_of_ids(db, wanted, limit=NEWER, before=None)
-    return sum(id_ > than for id_ in newest)
+    newer, _ = page_of_ids(db, wanted, limit=NEWER, before=None, after=than)
+    return len(newer)
 
 
 def _wanted() -> TaskFilter:
