@@ -25,6 +25,7 @@ from app.web import (
     health,
     lookups,
     metrics,
+    openapi,
     pages,
     pictures,
     stats,
@@ -103,7 +104,7 @@ def create_app(services: Services) -> Flask:
         # Their callers prove themselves by a header that no form can send.
         csrf.exempt(module.bp)
     _limit_rates(app, config)
-    for module in (*programs, pictures, health, metrics, pages):
+    for module in (*programs, pictures, health, metrics, openapi, pages):
         app.register_blueprint(module.bp)
     app.view_functions["static"] = pages.static
     app.after_request(_page_policy(services))

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from app import config, jobs, providers
+from app import config, jobs, providers, services, web
 from app.config import Config
 from app.jobs import Kind, OnLost
+from app.web.openapi.document import PAGES
+from app.web.openapi.operations import OPERATIONS
 from app.worker import HANDLERS
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +87,14 @@ def test_the_example_sets_only_what_there_is() -> None:
     names = {match[1] for line in lines if (match := re.match(r"#? ?([A-Z0-9_]+)=", line))}
     unknown = {name for name in names if name.lower() not in Config.model_fields}
     assert {name for name in unknown if not name.startswith("AWS_")} == set()
+
+
+def test_every_view_for_programs_has_its_row_in_the_documentation(tmp_path: Path) -> None:
+    given = {**REQUIRED, "LOCAL_STORAGE_DIR": str(tmp_path)}
+    app = web.create_app(services.build(config.load(given)))
+    views = {rule.endpoint for rule in app.url_map.iter_rules() if not PAGES.match(rule.endpoint)}
+    # app/web/openapi/operations.py
+    assert sorted(views - set(OPERATIONS)) == []
 
 
 def test_no_function_is_long() -> None:

@@ -15,8 +15,8 @@ from tests.web.sites import Site, error_of
 
 # Every view there is, and who may call it: a new one must be added here by a person who has thought.
 PUBLIC = {
-    "static", "health.healthz", "health.readyz", "metrics.metrics", "pictures.picture",
-    "pages.login", "pages.sign_in",
+    "static", "health.healthz", "health.readyz", "metrics.metrics", "openapi.docs", "openapi.openapi",
+    "pages.login", "pages.public_status", "pages.sign_in", "pictures.picture",
 }  # fmt: skip
 API = {
     "submissions.submit": Scope.SUBMIT,
@@ -29,8 +29,37 @@ API = {
     "actions.reconcile": Scope.SUBMIT,
     "actions.resubmit": Scope.SUBMIT,
     "actions.delete": Scope.ADMIN,
+    "endpoints.change": Scope.ADMIN,
+    "endpoints.create": Scope.ADMIN,
+    "endpoints.delete": Scope.ADMIN,
+    "endpoints.delivery_list": Scope.ADMIN,
+    "endpoints.endpoint": Scope.ADMIN,
+    "endpoints.endpoint_list": Scope.ADMIN,
+    "endpoints.recover": Scope.ADMIN,
+    "endpoints.retry": Scope.ADMIN,
+    "endpoints.rotate_secret": Scope.ADMIN,
+    "endpoints.test": Scope.ADMIN,
+    "stats.stats": Scope.READ,
+    "streams.all_events": Scope.READ,
+    "streams.task_events": Scope.READ,
 }
-PAGES = {"pages.overview": Scope.READ, "pages.task": Scope.READ, "pages.logout": Scope.READ}
+PAGES = {
+    **dict.fromkeys(
+        (
+            "pages.all_keys", "pages.endpoints", "pages.logout", "pages.original", "pages.overview",
+            "pages.rejections", "pages.task", "streams.page_events",
+        ),
+        Scope.READ,
+    ),
+    **dict.fromkeys(
+        (
+            "pages.body", "pages.body_file", "pages.cancel_task", "pages.create_key",
+            "pages.delete_task", "pages.reconcile_task", "pages.resubmit_task", "pages.retry_task",
+            "pages.revoke_key",
+        ),
+        Scope.ADMIN,
+    ),
+}  # fmt: skip
 
 
 def test_every_view_says_who_may_call_it(sqlite_site: Site) -> None:

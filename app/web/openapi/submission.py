@@ -1,0 +1,103 @@
+"""What a submission may be, as JSON Schema, made of the very rules that it is checked against."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.edits import OUR_RULES
+from app.providers.rules import Kind, Needs, Rules, Schema
+
+NOTES = {
+    "image": "What to edit.",
+    "mask": "Transparent where to edit.",
+    "prompt": "What is to be done.",
+    "provider": "Who does it; else the path's, or DEFAULT_PROVIDER.",
+    "trace_id": "Your own reference, which tasks can be searched for.",
+    "metadata": "Your own labels. In a form: JSON text, or a field metadata[name] for each.",
+    "deadline": "Seconds until the task is given up.",
+    "callback_url": "Where the result is pushed to; the answer then comes at once.",
+    "async": "Whether the answer comes at once, with the task's id.",
+    "stream": "Whether the answer is a stream of Server-Sent Events.",
+    "response_format": "How images come in an answer that waits for them; url unless said.",
+}
+
+
+def as_json(provider: str, rules: Rules) -> Schema:
+    """The body of a submission to `provider` as JSON."""
+    return {
+        "type": "object",
+        "title": provider,
+        "description": f"What {provider} takes. Unknown fields are passed on as they are.",
+        "required": [name for name in rules.required if name not in _files_only(rules)],
+        "properties": _properties({**rules.fields, **OUR_RULES.fields}),
+        "allOf": [*_by_model(rules.models), *map(_needs, rules.needs)],
+    }
+
+
+def as_form(provider: str, rules: Rules) -> Schema:
+    """The same as a form, whose files are what JSON has URLs for, or has nothing for."""
+    fields = _properties({**rules.fields, **OUR_RULES.fields})
+    for name, files in rules.files.items():
+        url = [fields[name]] if name in fields and name not in _files_only(rules) else []
+        note = {"description": _described(name, str(files))}
+        fields[name] = (
+            {"anyOf": [files.schema(), *url], **note} if url else {**files.schema(), **note}
+        )
+    return {
+        "type": "object",
+        "title": provider,
+        "required": list(rules.required),
+        "properties": fields,
+    }
+
+
+def model_limits(rules: Rules) -> dict[str, dict[str, str]]:
+    """For people: by model what holds for it alone, by field."""
+    limits: dict[str, dict[str, str]] = {}
+    for named in (rules.models, rules.model_files):
+        for model, kinds in named.items():
+            for name, kind in kinds.items():
+                said = limits.setdefault(model, {})
+                said[name] = f"{said[name]}; or {kind}" if name in said else str(kind)
+    return limits
+
+
+def _properties(kinds: Mapping[str, Kind]) -> dict[str, Schema]:
+    return {
+        name: {**kind.schema(), "description": _described(name, str(kind))}
+        for name, kind in kinds.items()
+    }
+
+
+def _described(name: str, rule: str) -> str:
+    return " ".join(text for text in (NOTES.get(name), f"{rule[:1].upper()}{rule[1:]}.") if text)
+
+
+def _files_only(rules: Rules) -> set[str]:
+    return {name for name, kind in rules.fields.items() if kind.schema() == {"not": {}}}
+
+
+def _by_model(models: Mapping[str, Mapping[str, Kind]]) -> list[Schema]:
+    return [
+        {
+            "if": {"required": ["model"], "properties": {"model": _model(model)}},
+            "then": {"properties": {name: kind.schema() for name, kind in kinds.items()}},
+        }
+        for model, kinds in models.items()
+    ]
+
+
+def _model(name: str) -> Schema:
+    if "*" not in name:
+        return {"const": name}
+    pattern = name.replace(".", r"\.").replace("*", ".*")
+    return {"type": "string", "pattern": f"^{pattern}$"}
+
+
+def _needs(need: Needs) -> Schema:
+    condition: dict[str, Any] = {"required": [need.field]}
+    if need.value is not None:
+        condition["properties"] = {need.field: {"const": need.value}}
+    consequence: dict[str, Any] = {"properties": {need.other: {"enum": list(need.others)}}}
+    if need.default not in need.others:
+        consequence["required"] = [need.other]
+    return {"if": condition, "then": consequence, "description": str(need)}
