@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import reports
+from app import reports, subscribers
 from app.errors import NotFoundError
 from app.models import Audit, Callback, Image, Input, Partial, Role, Task
 from app.reports import CallbackFilter
@@ -29,6 +29,7 @@ class Dossier:
     callbacks: Sequence[Json]
     partials: Sequence[Json]
     keys_in_storage: Mapping[int, str | None]
+    deliveries: Sequence[Json]
     audit: Sequence[Audit]
 
 
@@ -44,6 +45,7 @@ def open_dossier(services: Services, session: Session, task: Task) -> Dossier:
         callbacks=reports.list_callbacks(session, log, limit=CALLBACKS, before=None)[0],
         partials=[_partial(services, partial) for partial in partials],
         keys_in_storage={image.index: image.key for image in images},
+        deliveries=subscribers.deliveries_of_task(session, task.id),
         audit=session.scalars(audit.limit(AUDITS)).all(),
     )
 

@@ -74,12 +74,16 @@ function arrived(node) {
 function draw(page) {
   const fresh = page.getElementById("content");
   if (!fresh) throw new Error("not one of our pages");
+  // Whatever comes above it: the row under the pointer, or with the focus, stays where it is.
+  const row = document.querySelector("#rows > li:is(:hover, :focus-within)");
+  const top = row?.getBoundingClientRect().top;
   morph(document.getElementById("content"), fresh);
   document.title = page.title;
   const icon = page.querySelector("link[rel=icon]").getAttribute("href");
   const shown = document.querySelector("link[rel=icon]");
   if (shown.getAttribute("href") !== icon) shown.setAttribute("href", icon);
   document.dispatchEvent(new CustomEvent("postback:drawn"));
+  if (row?.isConnected) scrollBy(0, row.getBoundingClientRect().top - top);
 }
 
 // Asking

@@ -2,6 +2,7 @@
 
 from app.web.pages import (
     bodies,
+    endpoint_actions,
     endpoints,
     key_list,
     originals,
@@ -18,6 +19,7 @@ from app.web.pages.sheet import bp, prepare
 __all__ = [
     "bodies",
     "bp",
+    "endpoint_actions",
     "endpoints",
     "key_list",
     "originals",

@@ -63,7 +63,8 @@ def attempted(act: Callable[[], object], said: str, path: str) -> ResponseReturn
     except (ConflictError, InvalidFieldError, StorageError) as error:
         flash(str(error), "problem")
     else:
-        flash(said)
+        if said:
+            flash(said)
     return redirect(path, 303)
 
 

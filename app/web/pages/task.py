@@ -30,7 +30,7 @@ def task(id_: str) -> ResponseReturnValue:
         partials=dossier.partials,
         keys_in_storage=dossier.keys_in_storage,
         audit=dossier.audit,
-        deliveries=[],
+        deliveries=dossier.deliveries,
         steps=list(timeline.steps(dossier.task["timeline"])),
         curl=_curl(dossier.task["request"]),
         possible=possible(dossier.task),

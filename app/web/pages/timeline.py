@@ -73,5 +73,9 @@ def _details(detail: Mapping[str, Any]) -> Iterator[str]:
             yield wording.size(value)
         elif name in {"message", "reason", "code"}:
             yield wording.clip(str(value), _LONGEST)
+        elif name == "asked" and isinstance(value, int):
+            yield f"{detail.get('came', 0)} of {value} images"
+        elif name == "came" and "asked" in detail:
+            continue
         else:
             yield wording.clip(f"{name.replace('_', ' ')} {value}", _LONGEST)
