@@ -123,11 +123,16 @@ def test_the_page_shows_all_of_it_to_anybody(sqlite_site: Site, document: Json) 
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     for path, methods in document["paths"].items():
         for method in methods:
-            assert f"{method.upper()} {path}</code></h3>" in text
+            assert f"<code>{method.upper()} {path}</code>" in text
     for name in document["components"]["schemas"]:
         assert f'id="shape-{name}"' in text
     # Links within the page lead somewhere.
     linked = set(re.findall(r'href="#([^"]+)"', text))
     assert linked <= set(re.findall(r'id="([^"]+)"', text))
-    for rule in ("dall-e-2", "text of 1 to 1000 characters", "background=transparent needs"):
+    for rule in (
+        "dall-e-2",
+        "text of 1 to 1000 characters",
+        "<code>task_id</code> at once",
+        "background=transparent needs",
+    ):
         assert rule in text

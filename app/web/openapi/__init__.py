@@ -5,10 +5,12 @@ say; `document` puts them together, and `chapters` is the same for people.
 """
 
 import json
+import re
 from typing import Any, cast
 
 from flask import Blueprint, Response, current_app, render_template
 from flask.typing import ResponseReturnValue
+from markupsafe import Markup, escape
 
 from app.web.auth import public
 from app.web.openapi.chapters import chapters, limits, needs, shapes
@@ -16,6 +18,12 @@ from app.web.openapi.document import document
 from app.web.state import services
 
 bp = Blueprint("openapi", __name__)
+
+
+@bp.app_template_filter()
+def marked(text: str) -> Markup:
+    """Text with `words between backticks` as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
 
 
 @bp.get("/openapi.json")

@@ -1,7 +1,7 @@
 """The document as rows of tables, for the page that people read."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.providers import RULES
@@ -28,18 +28,17 @@ class Body:
     """What goes in or comes out under one media type: rows, or the shape that has them."""
 
     media: str
-    title: str
     rows: tuple[Row, ...]
-    shapes: tuple[str, ...]
+    shape: str | None
+    note: str
 
 
 @dataclass(frozen=True)
 class Call:
-    """One operation."""
+    """One operation; `names` are a method and a path each."""
 
     id: str
-    method: str
-    path: str
+    names: tuple[str, ...]
     text: str
     access: str
     parameters: tuple[Row, ...]
@@ -61,7 +60,13 @@ def chapters(document: Json) -> list[Chapter]:
     calls: dict[str, list[Call]] = {tag["name"]: [] for tag in document["tags"]}
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            calls[operation["tags"][0]].append(_call(path, method, operation))
+            chapter = calls[operation["tags"][0]]
+            call = _call(f"{method.upper()} {path}", operation)
+            if chapter and replace(chapter[-1], id=call.id, names=call.names) == call:
+                # The same under another path.
+                chapter[-1] = replace(chapter[-1], names=(*chapter[-1].names, *call.names))
+            else:
+                chapter.append(call)
     return [Chapter(name, tuple(each)) for name, each in calls.items()]
 
 
@@ -81,12 +86,11 @@ def needs() -> list[tuple[str, list[str]]]:
     return [(provider, [str(need) for need in rules.needs]) for provider, rules in RULES.items()]
 
 
-def _call(path: str, method: str, operation: Json) -> Call:
+def _call(name: str, operation: Json) -> Call:
     success = next(iter(operation["responses"].values()))
     return Call(
         operation["operationId"],
-        method.upper(),
-        path,
+        (name,),
         operation["summary"],
         operation.get("description", ""),
         tuple(
@@ -103,9 +107,7 @@ def _bodies(content: Json) -> Iterator[Body]:
     for media, described in content.items():
         schema = described.get("schema", {})
         for each in schema.get("anyOf", [schema]):
-            rows = tuple(_rows(each)) if "properties" in each else ()
-            shape = _type(each)[1]
-            yield Body(media, each.get("title", ""), rows, (shape,) if shape else ())
+            yield Body(media, tuple(_rows(each)), _type(each)[1], each.get("description", ""))
 
 
 def _rows(schema: Json, prefix: str = "") -> Iterator[Row]:
@@ -150,4 +152,7 @@ def _plain(schema: Json) -> str:
     names = {"integer": "whole number", "string": "text", "boolean": "true or false"}
     formats = {"uuid": "UUID", "date-time": "time", "uri": "URL"}
     kind = str(schema.get("type", "anything"))
-    return formats.get(schema.get("format", ""), names.get(kind, kind))
+    word = formats.get(schema.get("format", ""), names.get(kind, kind))
+    if "maximum" in schema:
+        return f"{word}, {schema['minimum']} to {schema['maximum']}"
+    return f"{word}, up to {schema['maxLength']}" if "maxLength" in schema else word

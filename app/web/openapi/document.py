@@ -43,7 +43,9 @@ class Route:
 
 def routes(app: Flask) -> list[Route]:
     """All that programs may call, in the order of the table of operations."""
-    found = [route for rule in app.url_map.iter_rules() for route in _routes(app, rule)]
+    # A view's decorators are applied from the last one up.
+    rules = reversed(list(app.url_map.iter_rules()))
+    found = [route for rule in rules for route in _routes(app, rule)]
     found.append(
         Route("/callbacks/<token>", "POST", "receiver", "Take a result in from the provider.", None)
     )
@@ -69,7 +71,7 @@ def document(app: Flask, config: Config) -> Json:
         "paths": paths,
         "webhooks": {"event": {"post": _webhook()}},
         "components": {
-            "schemas": dict(SCHEMAS),
+            "schemas": {**SCHEMAS, **_submissions()},
             "securitySchemes": {
                 "key": {
                     "type": "http",
@@ -111,9 +113,15 @@ def _operation(route: Route) -> Json:
 
 def _submission() -> Mapping[str, Any]:
     return {
-        JSON: {"anyOf": [as_json(name, rules) for name, rules in RULES.items()]},
-        FORM: {"anyOf": [as_form(name, rules) for name, rules in RULES.items()]},
+        JSON: {"anyOf": [ref(f"{name}-json") for name in RULES]},
+        FORM: {"anyOf": [ref(f"{name}-form") for name in RULES]},
     }
+
+
+def _submissions() -> Json:
+    """What each provider takes, by a name for each."""
+    as_bodies = {f"{name}-json": as_json(name, rules) for name, rules in RULES.items()}
+    return as_bodies | {f"{name}-form": as_form(name, rules) for name, rules in RULES.items()}
 
 
 def _responses(route: Route, row: Operation, takes: object) -> Json:

@@ -4,12 +4,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.edits import OUR_RULES
-from app.providers.rules import Kind, Needs, Rules, Schema
+from app.providers.rules import (
+    Choice,
+    Flag,
+    ImageFiles,
+    Integer,
+    Kind,
+    Needs,
+    Rules,
+    Schema,
+    Text,
+)
 
 NOTES = {
     "image": "What to edit.",
     "mask": "Transparent where to edit.",
     "prompt": "What is to be done.",
+    "model": "One that is not known here is passed on.",
+    "n": "How many images to make; there may come fewer.",
+    "quality": "How much care, and money, to spend.",
+    "size": "Of the images to make.",
+    "background": "Of the images to make.",
+    "input_fidelity": "How closely to keep to the input.",
+    "output_format": "Of the images to make.",
+    "output_compression": "In percent.",
+    "moderation": "How strictly the provider moderates.",
+    "user": "Your own user, told to the provider.",
     "provider": "Who does it; else the path's, or DEFAULT_PROVIDER.",
     "trace_id": "Your own reference, which tasks can be searched for.",
     "metadata": "Your own labels. In a form: JSON text, or a field metadata[name] for each.",
@@ -17,8 +37,11 @@ NOTES = {
     "callback_url": "Where the result is pushed to; the answer then comes at once.",
     "async": "Whether the answer comes at once, with the task's id.",
     "stream": "Whether the answer is a stream of Server-Sent Events.",
+    "partial_images": "How many to stream while the provider is at work.",
     "response_format": "How images come in an answer that waits for them; url unless said.",
 }
+# What their schema says whole needs no words.
+_PLAIN = (Choice, Flag, Integer, Text)
 
 
 def as_json(provider: str, rules: Rules) -> Schema:
@@ -38,7 +61,7 @@ def as_form(provider: str, rules: Rules) -> Schema:
     fields = _properties({**rules.fields, **OUR_RULES.fields})
     for name, files in rules.files.items():
         url = [fields[name]] if name in fields and name not in _files_only(rules) else []
-        note = {"description": _described(name, str(files))}
+        note = {"description": _described(name, files)}
         fields[name] = (
             {"anyOf": [files.schema(), *url], **note} if url else {**files.schema(), **note}
         )
@@ -63,13 +86,15 @@ def model_limits(rules: Rules) -> dict[str, dict[str, str]]:
 
 def _properties(kinds: Mapping[str, Kind]) -> dict[str, Schema]:
     return {
-        name: {**kind.schema(), "description": _described(name, str(kind))}
+        name: {**kind.schema(), "description": _described(name, kind)}
         for name, kind in kinds.items()
     }
 
 
-def _described(name: str, rule: str) -> str:
-    return " ".join(text for text in (NOTES.get(name), f"{rule[:1].upper()}{rule[1:]}.") if text)
+def _described(name: str, rule: Kind | ImageFiles) -> str:
+    words = str(rule)
+    sentence = "" if isinstance(rule, _PLAIN) else f"{words[:1].upper()}{words[1:]}."
+    return " ".join(text for text in (NOTES.get(name), sentence) if text)
 
 
 def _files_only(rules: Rules) -> set[str]:
