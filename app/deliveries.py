@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
-from sqlalchemy import or_, select, update
+from sqlalchemy import insert, or_, select, update
 from sqlalchemy.orm import Session
 from standardwebhooks import Webhook
 
@@ -19,7 +20,7 @@ from app.columns import db_now
 from app.db import notify
 from app.errors import OutboundError
 from app.jobs import Again, Ending, Job, Kind
-from app.models import Attempt, Delivery, DeliveryStatus, Endpoint, Message
+from app.models import Attempt, Circuit, Delivery, DeliveryStatus, Endpoint, Message
 from app.models import Job as JobRow
 from app.outbound import Limits
 from app.services import Services
@@ -62,6 +63,30 @@ class Tried:
         return self.error or f"it answered {self.status}"
 
 
+@dataclass(frozen=True)
+class _Letter:
+    """What there is to send, and to whom, as it was before the attempt.
+
+    `doubted` is whether others in its queue have failed lately.
+    """
+
+    delivery: Delivery
+    message: Message
+    endpoint: Endpoint | None
+    queue: str
+    doubted: bool
+
+    @property
+    def url(self) -> str:
+        return (self.delivery.url or "") if self.endpoint is None else self.endpoint.url
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether its endpoint is disabled; a test is for finding out if it can be enabled again."""
+        disabled = self.endpoint is not None and not self.endpoint.enabled
+        return disabled and self.message.task_id is not None
+
+
 def job_for(
     delivery_id: UUID, endpoint_id: UUID | None, task_id: UUID | None, url: str | None
 ) -> jobs.New:
@@ -80,26 +105,15 @@ def queue_of(whom: UUID | str) -> str:
 
 def deliver(services: Services, job: Job) -> Ending:
     """Make one attempt; what came of it is the conclusion, and maybe that there is to be another."""
-    loading = (
-        select(Delivery, Message, Endpoint)
-        .join(Message, Message.id == Delivery.message_id)
-        .outerjoin(Endpoint, Endpoint.id == Delivery.endpoint_id)
-        .where(Delivery.id == job.subject_id, Delivery.status == DeliveryStatus.PENDING)
-    )
     with services.db.reading() as session:
-        found = session.execute(loading).one_or_none()
-    if found is None:
+        letter = _load(session, job)
+    if letter is None:
         return None
-    delivery, message = found[0], found[1]
-    endpoint: Endpoint | None = found[2]
-    # A test is for finding out whether an endpoint can be enabled again.
-    disabled = endpoint is not None and not endpoint.enabled
-    if message.body is None or (disabled and message.task_id is not None):
-        return partial(_give_up, delivery)
-    url = delivery.url if endpoint is None else endpoint.url
-    tried = _send(services, url or "", message, _secrets(services, endpoint))
-    pause = _pause(services, delivery.tries, tried)
-    conclude = partial(_conclude, services, job.queue, delivery, tried, pause)
+    if letter.message.body is None or letter.is_unwanted:
+        return partial(_give_up, letter.delivery.id)
+    tried = _send(services, letter)
+    pause = _pause(services, letter.delivery.tries, tried)
+    conclude = partial(_conclude, services, letter, tried, pause)
     return conclude if pause is None else Again(pause, conclude)
 
 
@@ -107,7 +121,7 @@ def delivery_failed(session: Session, job: Job, _error: BaseException, final: bo
     """Only a fault of this program leads here: the delivery can be asked for again."""
     delivery = session.get(Delivery, job.subject_id)
     if final and delivery is not None:
-        _give_up(delivery, session)
+        _give_up(delivery.id, session)
 
 
 def send_again(session: Session, deliveries: Sequence[Delivery]) -> None:
@@ -138,6 +152,18 @@ def signatures(secrets: Iterable[str], message_id: str, at: datetime, body: byte
     return " ".join(Webhook(secret).sign(message_id, at, text) for secret in secrets)
 
 
+def _load(session: Session, job: Job) -> _Letter | None:
+    """What the job is to send; None when that is gone, or nobody waits for it any more."""
+    found = session.execute(
+        select(Delivery, Message, Endpoint, Circuit.failures)
+        .join(Message, Message.id == Delivery.message_id)
+        .outerjoin(Endpoint, Endpoint.id == Delivery.endpoint_id)
+        .outerjoin(Circuit, Circuit.name == job.queue)
+        .where(Delivery.id == job.subject_id, Delivery.status == DeliveryStatus.PENDING)
+    ).one_or_none()
+    return found and _Letter(found[0], found[1], found[2], job.queue, doubted=bool(found[3]))
+
+
 def _secrets(services: Services, endpoint: Endpoint | None) -> list[str]:
     if endpoint is None:
         secret = services.config.webhook_secret
@@ -148,18 +174,18 @@ def _secrets(services: Services, endpoint: Endpoint | None) -> list[str]:
     return [endpoint.secret]
 
 
-def _send(services: Services, url: str, message: Message, secrets: Sequence[str]) -> Tried:
-    now, body = datetime.now(UTC), message.body or b""
+def _send(services: Services, letter: _Letter) -> Tried:
+    now, id_, body = datetime.now(UTC), str(letter.message.id), letter.message.body or b""
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "Postback",
-        "webhook-id": str(message.id),
+        "webhook-id": id_,
         "webhook-timestamp": str(int(now.timestamp())),
     }
-    if secrets:
-        headers["webhook-signature"] = signatures(secrets, str(message.id), now, body)
+    if secrets := _secrets(services, letter.endpoint):
+        headers["webhook-signature"] = signatures(secrets, id_, now, body)
+    request = Request("POST", letter.url, headers, body)
     began = time.monotonic()
-    request = Request("POST", url, headers, body)
     try:
         with services.outbound.stream(request, _LIMITS) as answer:
             response = _beginning(answer)
@@ -193,47 +219,50 @@ def _pause(services: Services, tries: int, tried: Tried) -> float | None:
 
 
 def _conclude(
-    services: Services,
-    queue: str,
-    tried_for: Delivery,
-    tried: Tried,
-    pause: float | None,
-    session: Session,
+    services: Services, letter: _Letter, tried: Tried, pause: float | None, session: Session
 ) -> None:
-    delivery = session.get(Delivery, tried_for.id, with_for_update={"key_share": True})
-    if delivery is None:
+    delivery = letter.delivery
+    # In few statements: there is one such transaction for each attempt.
+    changed = update(Delivery).where(Delivery.id == delivery.id).values(_state(tried, pause))
+    changed = changed.returning(Delivery.id).execution_options(synchronize_session=False)
+    if session.scalar(changed) is None:
         return
-    session.add(_attempt(delivery, tried))
-    delivery.tries += 1
-    endpoint = session.get(Endpoint, delivery.endpoint_id) if delivery.endpoint_id else None
-    delivery.next_attempt_at = None if pause is None else db_now(pause)
-    if tried.succeeded:
-        delivery.status, delivery.delivered_at = DeliveryStatus.DELIVERED, db_now()
-    elif pause is None:
-        delivery.status = DeliveryStatus.FAILED
-    _judge_host(services, session, queue, tried)
-    if endpoint is not None:
-        _judge(endpoint, tried)
+    session.execute(insert(Attempt).values(_attempt(delivery, tried)))
+    if letter.doubted or not tried.succeeded:
+        _judge_host(services, session, letter.queue, tried)
+    endpoint = letter.endpoint
+    if endpoint is not None and (endpoint.failing_since or not tried.succeeded):
+        _judge(session.get_one(Endpoint, endpoint.id), tried)
     log.info(
         "delivery",
         action="deliver",
         delivery=str(delivery.id),
         status=tried.status,
         error=tried.error,
-        attempt=delivery.tries,
+        attempt=delivery.tries + 1,
     )
 
 
-def _attempt(delivery: Delivery, tried: Tried) -> Attempt:
-    return Attempt(
-        delivery_id=delivery.id,
-        endpoint_id=delivery.endpoint_id,
-        at=db_now(-tried.seconds),
-        status=tried.status,
-        duration_ms=round(tried.seconds * 1000),
-        response=tried.response,
-        error=tried.error,
-    )
+def _state(tried: Tried, pause: float | None) -> dict[str, Any]:
+    """What a delivery is after an attempt."""
+    values: dict[str, Any] = {"tries": Delivery.tries + 1, "next_attempt_at": None}
+    if tried.succeeded:
+        return {**values, "status": DeliveryStatus.DELIVERED, "delivered_at": db_now()}
+    if pause is None:
+        return {**values, "status": DeliveryStatus.FAILED}
+    return {**values, "next_attempt_at": db_now(pause)}
+
+
+def _attempt(delivery: Delivery, tried: Tried) -> dict[str, Any]:
+    return {
+        "delivery_id": delivery.id,
+        "endpoint_id": delivery.endpoint_id,
+        "at": db_now(-tried.seconds),
+        "status": tried.status,
+        "duration_ms": round(tried.seconds * 1000),
+        "response": tried.response,
+        "error": tried.error,
+    }
 
 
 def _judge_host(services: Services, session: Session, queue: str, tried: Tried) -> None:
@@ -247,12 +276,9 @@ def _judge_host(services: Services, session: Session, queue: str, tried: Tried) 
         circuits.succeeded(session, queue)
 
 
-def _give_up(given_up: Delivery, session: Session) -> None:
-    session.execute(
-        update(Delivery)
-        .where(Delivery.id == given_up.id)
-        .values(status=DeliveryStatus.FAILED, next_attempt_at=None)
-    )
+def _give_up(id_: UUID, session: Session) -> None:
+    given_up = update(Delivery).where(Delivery.id == id_)
+    session.execute(given_up.values(status=DeliveryStatus.FAILED, next_attempt_at=None))
 
 
 def _judge(endpoint: Endpoint, tried: Tried) -> None:

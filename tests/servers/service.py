@@ -15,6 +15,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from app.config import Config
+from tests.servers import subscriber
 from tests.servers.processes import Process, ReservedPort, start, tell, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -179,7 +180,7 @@ def environment(port: int, database_url: str, sandbox: Sandbox, **settings: str)
         "DATABASE_URL": database_url,
         "ACEDATA_BASE_URL": sandbox.url,
         "ACEDATA_API_KEY": "sandbox",
-        "ALLOW_PRIVATE_HOSTS": f"127.0.0.1:{sandbox.port}",
+        "ALLOW_PRIVATE_HOSTS": f"127.0.0.1:{sandbox.port},{subscriber.ADDRESS}/32",
         "LOG_FORMAT": "json",
         **settings,
     }
