@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
-from app import counts, events, messages
+from app import counts, events, jobs, messages
 from app.db import is_outage
 from app.models import Endpoint, Event
 from app.services import Services
@@ -63,6 +63,8 @@ class Relay:
         while not self._stopping.is_set() and _is_pending(self._services):
             if not relay(self._services):
                 return LEFT_SECONDS
+            # The worker of this process needn't wait until PostgreSQL tells it.
+            db.signals.send(jobs.CHANNEL)
         return POLL_SECONDS[db.engine.dialect.name]
 
 

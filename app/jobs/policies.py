@@ -43,7 +43,8 @@ class Policy:
     most `longest_pause`, and up to a second of jitter.  Jobs of one `queue` share a worker's places;
     None gives the kind queues of its own: one for each provider, or whatever else its calls go to, so
     that who hangs or fails holds up nobody else.  `every` makes the kind periodic, in seconds, with one
-    job, or one for each provider.
+    job, or one for each provider.  After trouble with our own parts, which uses up no try, a job waits
+    for `outage_pause` seconds.
     """
 
     on_lost: OnLost = OnLost.RETRY
@@ -52,6 +53,7 @@ class Policy:
     longest_pause: float = 120.0
     queue: str | None = WORK_QUEUE
     every: float | None = None
+    outage_pause: float = OUTAGE_SECONDS
 
 
 POLICIES = {
@@ -66,7 +68,7 @@ POLICIES = {
     Kind.EXPIRE: Policy(every=1.0),
     Kind.PURGE: Policy(every=3600.0),
     # When a delivery that was refused is tried again, its handler says.
-    Kind.DELIVER: Policy(queue=None),
+    Kind.DELIVER: Policy(queue=None, outage_pause=1.0),
 }
 
 
@@ -89,7 +91,7 @@ def decide(policy: Policy, failures: int, error: BaseException) -> Retry | None:
     if known.permanent:
         return None
     if is_outage(error) or not known.counts:
-        return Retry(OUTAGE_SECONDS * random.uniform(0.8, 1.2), counts=False)
+        return Retry(policy.outage_pause * random.uniform(0.8, 1.2), counts=False)
     if policy.every is not None:
         return Retry(policy.every, counts=False)
     if failures + 1 >= policy.tries:
