@@ -1,8 +1,7 @@
 """One message on its way to one subscriber: signed, sent, tried again by the schedule, given up."""
 
 import random
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,23 +12,18 @@ from uuid import UUID
 import structlog
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.orm import Session
-from standardwebhooks import Webhook
 
-from app import circuits, jobs
+from app import attempts, circuits, jobs
+from app.attempts import Tried
 from app.columns import db_now
 from app.db import notify
-from app.errors import OutboundError
 from app.jobs import Again, Ending, Job, Kind
 from app.models import Attempt, Circuit, Delivery, DeliveryStatus, Endpoint, Message
 from app.models import Job as JobRow
-from app.outbound import Limits
 from app.services import Services
-from app.wire import Request, Response
 
 log = structlog.get_logger()
 
-SECONDS = 15.0
-KEPT_BYTES = 4096
 JITTER = 0.2
 FAILING_DAYS = 5
 # No longer than this, and than the schedule's own pauses, is who has failed left alone.
@@ -37,30 +31,6 @@ LONGEST_CIRCUIT_SECONDS = 60.0
 GONE = 410
 TOO_MANY = 429
 SERVER_ERRORS = 500
-
-# We stop reading long before any limit on bytes: too long an answer is no error.
-_LIMITS = Limits(connect=SECONDS, read=SECONDS, total=SECONDS, bytes=2**62)
-
-
-@dataclass(frozen=True)
-class Tried:
-    """How one attempt went; `status` is None when no answer came, and `error` then says why."""
-
-    seconds: float
-    status: int | None = None
-    response: str | None = None
-    error: str | None = None
-    retry_after: float | None = None
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether the subscriber has it."""
-        return self.status is not None and 200 <= self.status < 300
-
-    @property
-    def reason(self) -> str:
-        """Why not, for people."""
-        return self.error or f"it answered {self.status}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +81,8 @@ def deliver(services: Services, job: Job) -> Ending:
         return None
     if letter.message.body is None or letter.is_unwanted:
         return partial(_give_up, letter.delivery.id)
-    tried = _send(services, letter)
+    id_, secrets = str(letter.message.id), _secrets(services, letter.endpoint)
+    tried = attempts.post(services.outbound, letter.url, id_, letter.message.body, secrets)
     pause = _pause(services, letter.delivery.tries, tried)
     conclude = partial(_conclude, services, letter, tried, pause)
     return conclude if pause is None else Again(pause, conclude)
@@ -146,12 +117,6 @@ def send_again(session: Session, deliveries: Sequence[Delivery]) -> None:
     notify(session, jobs.CHANNEL)
 
 
-def signatures(secrets: Iterable[str], message_id: str, at: datetime, body: bytes) -> str:
-    """The header `webhook-signature` by Standard Webhooks, under each of `secrets`."""
-    text = body.decode()
-    return " ".join(Webhook(secret).sign(message_id, at, text) for secret in secrets)
-
-
 def _load(session: Session, job: Job) -> _Letter | None:
     """What the job is to send; None when that is gone, or nobody waits for it any more."""
     found = session.execute(
@@ -172,41 +137,6 @@ def _secrets(services: Services, endpoint: Endpoint | None) -> list[str]:
     if endpoint.previous_secret and until and until > datetime.now(UTC):
         return [endpoint.secret, endpoint.previous_secret]
     return [endpoint.secret]
-
-
-def _send(services: Services, letter: _Letter) -> Tried:
-    now, id_, body = datetime.now(UTC), str(letter.message.id), letter.message.body or b""
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "Postback",
-        "webhook-id": id_,
-        "webhook-timestamp": str(int(now.timestamp())),
-    }
-    if secrets := _secrets(services, letter.endpoint):
-        headers["webhook-signature"] = signatures(secrets, id_, now, body)
-    request = Request("POST", letter.url, headers, body)
-    began = time.monotonic()
-    try:
-        with services.outbound.stream(request, _LIMITS) as answer:
-            response = _beginning(answer)
-            retry_after = Response(answer.status, answer.headers, b"").retry_after()
-            seconds = time.monotonic() - began
-            return Tried(seconds, answer.status, response, retry_after=retry_after)
-    except OutboundError as error:
-        return Tried(time.monotonic() - began, error=str(error))
-
-
-def _beginning(answer: Iterable[bytes]) -> str:
-    """The first bytes of an answer, as far as they came: the status has said what matters."""
-    kept = bytearray()
-    try:
-        for piece in answer:
-            kept += piece
-            if len(kept) >= KEPT_BYTES:
-                break
-    except OutboundError:
-        pass
-    return kept[:KEPT_BYTES].decode(errors="replace")
 
 
 def _pause(services: Services, tries: int, tried: Tried) -> float | None:
