@@ -20,6 +20,7 @@ from app.services import Services
 from app.web import (
     actions,
     auth,
+    compatible,
     endpoints,
     failures,
     health,
@@ -99,7 +100,7 @@ def create_app(services: Services) -> Flask:
     pages.prepare(app)
     app.before_request(auth.check)
     csrf = CSRFProtect(app)
-    programs = (submissions, lookups, actions, endpoints, stats, streams)
+    programs = (submissions, lookups, actions, compatible, endpoints, stats, streams)
     for module in programs:
         # Their callers prove themselves by a header that no form can send.
         csrf.exempt(module.bp)

@@ -1,34 +1,29 @@
 """What a submission is answered with, and whether its caller has got it whole."""
 
 import json
-import socket
 import time
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from flask import Response, jsonify, request, url_for
 from sqlalchemy import select
 
 from app import resends
-from app.errors import NotFoundError
+from app.errors import NotFoundError, UnavailableError
 from app.models import FINAL, Image, ImageStatus, Task, TaskStatus
 from app.resends import Entered
 from app.signing import Picture
 from app.web import failures
 from app.web.envelope import HttpError
-from app.web.state import marks, services, waiters
-
-if TYPE_CHECKING:
-    from wsgiref.types import WSGIEnvironment
+from app.web.peers import Peer
+from app.web.state import broadcast, marks, services, waiters
 
 # Divisible by 3, so that the base64 of the pieces is that of the whole.
 PIECE_BYTES = 192 * 1024
-# How often it is looked whether a client that waits is still there.
-PRESENCE_SECONDS = 5.0
 # What nginx calls it: nobody reads it.
 CLIENT_GONE = 499
 PROVIDERS_401 = "the provider refused the service's own API key, not the caller's"
@@ -85,14 +80,14 @@ def head(task: Task) -> dict[str, Any]:
 def delivered(response: Response, task: Task) -> Response:
     """`response`, which notes when all of it was written that its caller has got the task's answer."""
     pieces: Iterable[bytes] = response.response  # type: ignore[assignment]  # flask's are bytes
-    environ, noted = request.environ, marks()
+    peer, noted = Peer(request.environ), marks()
 
     def written() -> Iterator[bytes]:
         there = True
         whole = False
         try:
             for piece in pieces:
-                there = there and not is_gone(environ)
+                there = there and not peer.gone()
                 # The server asks for the next one only when it has written this one.
                 yield piece
             whole = there
@@ -101,19 +96,6 @@ def delivered(response: Response, task: Task) -> Response:
 
     response.response = written()
     return response
-
-
-def is_gone(environ: "WSGIEnvironment") -> bool:
-    """Whether the client has closed the connection; nothing is read from it."""
-    connection: socket.socket | None = environ.get("gunicorn.socket")
-    if connection is None:
-        return False
-    try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
 
 
 def error_of(ending: Ending) -> HttpError:
@@ -148,12 +130,18 @@ def _wait(task: Task) -> Ending | None:
             failed = now.status is TaskStatus.FAILED
             return Ending(now, images, failed and resends.may_have_cost(session, now))
 
-    deadline = time.monotonic() + services().config.sync_wait
-    while (left := deadline - time.monotonic()) > 0:
-        if is_gone(request.environ):
-            return None
-        if ending := waiters().wait(task.id, ended, min(left, PRESENCE_SECONDS)):
-            return ending
+    peer = Peer(request.environ)
+    ending = waiters().wait(
+        task.id,
+        ended,
+        services().config.sync_wait,
+        wanted=lambda: not (broadcast().ended or peer.gone()),
+    )
+    if ending is not None or peer.gone():
+        return ending
+    if broadcast().ended:
+        # Another process answers, and to it this is the same submission.
+        raise UnavailableError("the server restarts: send it again, and nothing is paid twice")
     raise HttpError(
         "timeout",
         "the result is not there yet; the task goes on, and nothing is lost",

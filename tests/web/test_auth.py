@@ -24,6 +24,7 @@ API = {
     "lookups.tasks": Scope.READ,
     "lookups.callbacks": Scope.READ,
     "lookups.callback_body": Scope.ADMIN,
+    "compatible.tasks": Scope.READ,
     "actions.cancel": Scope.SUBMIT,
     "actions.retry": Scope.SUBMIT,
     "actions.reconcile": Scope.SUBMIT,

@@ -126,6 +126,25 @@ OPERATIONS: Mapping[str, Operation] = {
         query={"verdict": words(Verdict), "task_id": TEXT, "created_after": TIME, **PAGING},
     ),
     "lookups.callback_body": Operation(Tag.LOOKING_UP, {BYTES: {}}),
+    "compatible.tasks": Operation(
+        Tag.LOOKING_UP,
+        {JSON: OBJECT},
+        takes={
+            JSON: {
+                **OBJECT,
+                "description": "As Ace Data Cloud's own lookup takes it: an action, ids or trace_ids.",
+                "properties": {
+                    "action": {**TEXT, "enum": ["retrieve", "retrieve_batch"]},
+                    "id": TEXT,
+                    "trace_id": TEXT,
+                    "ids": {"type": "array", "items": TEXT},
+                    "trace_ids": {"type": "array", "items": TEXT},
+                    "offset": INTEGER,
+                    "limit": INTEGER,
+                },
+            }
+        },
+    ),
     "pictures.picture": Operation(
         Tag.LOOKING_UP,
         {"image/*": {}},
