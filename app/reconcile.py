@@ -30,6 +30,8 @@ LONGEST_PAUSE_SECONDS = 600.0
 MOST_DOUBLINGS = 30
 # Between the answers that the provider does not know a task: after the last one it surely does not.
 UNCERTAIN_PAUSES = (5.0, 10.0, 20.0, 40.0)
+# A callback has come, and the provider's bookkeeping may lag behind it.
+CONFIRM_PAUSE_SECONDS = 5.0
 NO_ANSWER_PAUSE_SECONDS = 10.0
 # Where nobody can be asked: time to see that a task is uncertain, and for a slow worker to come back.
 NOBODY_TO_ASK_SECONDS = 10.0
@@ -165,6 +167,8 @@ def _note_unknown(session: Session, task: Task) -> None:
 def _ask_later(services: Services, task: Task) -> None:
     task.asks += 1
     shortest = services.config.reconcile_after
+    if task.provider in services.confirmed:
+        shortest = min(shortest, CONFIRM_PAUSE_SECONDS)
     pause = shortest * 2 ** min(task.asks, MOST_DOUBLINGS)
     task.ask_at = db_now(min(pause, max(LONGEST_PAUSE_SECONDS, shortest)))
 

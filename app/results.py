@@ -29,7 +29,7 @@ def ingest(services: Services, job: Job) -> Conclusion | None:
         task = tasks.get(session, job.task_id)
         read = _read(services, session, callback.id, task.provider)
     if not callback.checked:
-        return partial(_judge, callback, task.id, read)
+        return partial(_judge, services, callback, task.id, read)
     if isinstance(read, str):
         raise InvalidResultError(read)
     return partial(_make_images, callback.id, task.id, read)
@@ -72,14 +72,20 @@ def _read(services: Services, session: Session, callback_id: UUID, provider: str
         return str(error)
 
 
-def _judge(callback: Callback, task_id: UUID, read: Result | str, session: Session) -> None:
-    taken = inbox.read_through(session, callback.id, task_id, callback.source, read)
+def _judge(
+    services: Services, callback: Callback, task_id: UUID, read: Result | str, session: Session
+) -> None:
+    taken = inbox.read_through(
+        session, callback.id, task_id, callback.source, read, services.confirmed
+    )
     log.info("large body read", action="judge", outcome=taken.outcome, reason=taken.reason)
 
 
 def _make_images(callback_id: UUID, task_id: UUID, result: Result, session: Session) -> None:
     task = tasks.lock(session, task_id)
-    if task.result_id != callback_id:
+    made = select(Image.id).filter_by(callback_id=callback_id).limit(1)
+    # A body that came twice, once unread, may have been enqueued twice.
+    if task.result_id != callback_id or session.scalar(made) is not None:
         return
     # Only a result without any stored image is ever replaced by another one.
     session.execute(delete(Image).where(Image.task_id == task_id))

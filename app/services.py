@@ -24,6 +24,13 @@ class Services:
     signing: Signing
     providers: Mapping[str, Provider]
 
+    @property
+    def confirmed(self) -> frozenset[str]:
+        """The providers whose callbacks count only when their own lookup agrees."""
+        if self.config.confirm_callbacks == "off":
+            return frozenset()
+        return frozenset(name for name, each in self.providers.items() if each.has_lookup)
+
     def picture_url(self, picture: Picture, id_: UUID, extension: str = "") -> str:
         """The permanent address of an image, with its file name's extension if it is known."""
         suffix = f".{extension}" if extension else ""

@@ -1,7 +1,7 @@
 """Judging what came in: what is kept, what moves a task, what is refused."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -29,13 +29,23 @@ VERIFICATIONS = {
 _LARGEST = 2**63 - 1
 
 
-def take_in(session: Session, batch: Sequence[Incoming]) -> list[Taken]:
-    """Judge and store `batch`, in its order; the tasks stay locked until the transaction ends."""
-    return _Ledger(session, batch).settle()
+def take_in(
+    session: Session, batch: Sequence[Incoming], confirmed: Collection[str] = ()
+) -> list[Taken]:
+    """Judge and store `batch`, in its order; the tasks stay locked until the transaction ends.
+
+    A callback of one of the providers in `confirmed` is kept, and moves nothing: its provider is asked.
+    """
+    return _Ledger(session, batch, confirmed).settle()
 
 
 def read_through(
-    session: Session, callback_id: UUID, task_id: UUID, source: Source, read: Result | str
+    session: Session,
+    callback_id: UUID,
+    task_id: UUID,
+    source: Source,
+    read: Result | str,
+    confirmed: Collection[str] = (),
 ) -> Taken:
     """Judge a large body that the worker has now read: its result, or why it is none."""
     incoming = Incoming(
@@ -45,7 +55,7 @@ def read_through(
         result=read if isinstance(read, Result) else None,
         reason=read if isinstance(read, str) else None,
     )
-    ledger = _Ledger(session, [incoming])
+    ledger = _Ledger(session, [incoming], confirmed)
     taken = ledger.judge(incoming)
     verdict = Verdict(taken.outcome)
     session.execute(
@@ -60,9 +70,12 @@ def read_through(
 class _Ledger:
     """One batch: what is known before it, and what is to be written after it."""
 
-    def __init__(self, session: Session, batch: Sequence[Incoming]) -> None:
+    def __init__(
+        self, session: Session, batch: Sequence[Incoming], confirmed: Collection[str]
+    ) -> None:
         self._session = session
         self._batch = batch
+        self._confirmed = confirmed
         self._tasks = rows.lock_tasks(session, {each.task_id for each in batch if each.task_id})
         digests = {each.body.sha256 for each in batch if each.body.sha256}
         self._known = rows.known_bodies(session, self._tasks, digests)
@@ -71,6 +84,7 @@ class _Ledger:
         self._revised: list[dict[str, Any]] = []
         self._duplicates: Counter[UUID] = Counter()
         self._moves: dict[UUID, dict[str, Any]] = {}
+        self._asked: set[UUID] = set()
         self._jobs: list[jobs.New] = []
         self._facts: list[Fact] = []
 
@@ -90,6 +104,7 @@ class _Ledger:
     def write_changes(self) -> None:
         """Move the tasks, enqueue their jobs, tell their timelines."""
         rows.move_tasks(self._session, list(self._moves.values()))
+        rows.ask_about(self._session, self._asked)
         jobs.enqueue(self._session, *self._jobs)
         events.record(self._session, *self._facts)
 
@@ -111,14 +126,22 @@ class _Ledger:
                 Fact(task.id, Happened.CONFLICT, {"callback_id": str(incoming.body.id)})
             )
             return Taken(Outcome.CONFLICT)
-        self._move(task, incoming, incoming.result)
+        if incoming.source is Source.CALLBACK and task.provider in self._confirmed:
+            self._asked.add(task.id)
+            self._facts.append(
+                Fact(task.id, Happened.ASKED, {"callback_id": str(incoming.body.id)})
+            )
+        else:
+            self._move(task, incoming, incoming.result)
         return Taken(Outcome.ACCEPTED)
 
     def _take(self, incoming: Incoming) -> Taken:
         seen = (incoming.task_id, incoming.body.sha256)
         if incoming.body.sha256 and seen in self._known:
             first, taken = self._known[seen]
-            if taken.outcome is Outcome.REJECTED and self._may_be_believed(incoming, taken):
+            if self._confirms(incoming) or (
+                taken.outcome is Outcome.REJECTED and self._may_be_believed(incoming, taken)
+            ):
                 return self._take_after_all(incoming, first)
             self._duplicates[first] += 1
             return taken.again()
@@ -127,6 +150,13 @@ class _Ledger:
             self._callbacks[incoming.body.id] = self._callback(incoming, taken)
             self._known[seen] = incoming.body.id, taken
         return taken
+
+    def _confirms(self, incoming: Incoming) -> bool:
+        """Whether the provider itself says what a callback has said, which moved nothing so far."""
+        task = self._tasks.get(incoming.task_id) if incoming.task_id else None
+        if task is None or incoming.result is None or incoming.source is not Source.LOOKUP:
+            return False
+        return _may_move(task.status, incoming.result)
 
     def _may_be_believed(self, incoming: Incoming, before: Taken) -> bool:
         """Whether the bytes of a body that was refused before are no reason to refuse it now."""
@@ -139,7 +169,7 @@ class _Ledger:
         return self._foreign(task, incoming.result) is None
 
     def _take_after_all(self, incoming: Incoming, first: UUID) -> Taken:
-        """Judge a body as the one with the id `first`, which was refused and has the same bytes."""
+        """Judge a body as the one with the id `first`, which has the same bytes and did not count."""
         incoming = replace(incoming, body=replace(incoming.body, id=first))
         taken = self.judge(incoming)
         revised = {

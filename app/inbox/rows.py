@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -103,6 +103,15 @@ def count_duplicates(session: Session, counts: Counter[UUID]) -> None:
 def move_tasks(session: Session, moves: list[dict[str, Any]]) -> None:
     """Give tasks their results; each of `moves` has the task's `id` and its new values."""
     for_each(session, _TASKS, moves, _moving)
+
+
+def ask_about(session: Session, task_ids: Collection[UUID]) -> None:
+    """Let the provider be asked about these tasks now, and soon again if it does not know yet."""
+    for_each(session, _TASKS, [{"id": id_} for id_ in task_ids], _asking)
+
+
+def _asking(table: Table, given: Given) -> Update:
+    return update(table).where(table.c.id == given["id"]).values(ask_at=db_now(), asks=0)
 
 
 def _revising(table: Table, given: Given) -> Update:

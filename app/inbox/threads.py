@@ -1,6 +1,6 @@
 """The inbox of a web process: its requests look tasks up and store callbacks together."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from app.db import Database
@@ -11,10 +11,14 @@ from app.inbox.values import Incoming, Taken
 
 
 class Inbox:
-    """Two threads, so that a look-up needn't wait for a commit."""
+    """Two threads, so that a look-up needn't wait for a commit.
 
-    def __init__(self, db: Database) -> None:
+    Callbacks of the providers in `confirmed` count only when the provider is asked and agrees.
+    """
+
+    def __init__(self, db: Database, confirmed: Collection[str] = ()) -> None:
         self._db = db
+        self._confirmed = confirmed
         self._taking = Batches("take_in", self._take)
         self._finding = Batches("find_tasks", self._find)
 
@@ -39,7 +43,7 @@ class Inbox:
 
     def _take(self, batch: Sequence[Incoming]) -> list[Taken]:
         with self._db.transaction() as session:
-            return take_in(session, batch)
+            return take_in(session, batch, self._confirmed)
 
     def _find(self, task_ids: Sequence[UUID]) -> list[str | None]:
         with self._db.glance() as connection:

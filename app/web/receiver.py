@@ -50,7 +50,7 @@ class Receiver:
         self._limit = services.config.max_callback_bytes
         # Connections of its own: no other traffic can keep a callback waiting for one.
         self._db = services.db.reserve(CONNECTIONS)
-        self._inbox = Inbox(self._db)
+        self._inbox = Inbox(self._db, services.confirmed)
         self._budget = Budget(BODIES_IN_FLIGHT * self._limit)
         self._kept = _PerSecond(KEPT_REJECTIONS)
 

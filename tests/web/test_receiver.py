@@ -1,5 +1,7 @@
 """`POST /callbacks/<token>`: every body gets the answer that is right, after it is stored."""
 
+from collections.abc import Callable
+
 import pytest
 from sqlalchemy import select
 
@@ -31,6 +33,17 @@ def test_a_first_result_is_accepted_and_work_is_queued_and_the_same_again_change
     (callback,) = site.callbacks()
     assert callback["duplicates"] == 3
     assert due_kinds(site.parts) == [Kind.SUBMIT, Kind.INGEST]
+
+
+def test_where_callbacks_are_confirmed_one_is_accepted_and_moves_nothing(
+    site_with: Callable[..., Site],
+) -> None:
+    site = site_with(confirm_callbacks="on")
+    task = make_task(site.parts)
+    assert json_of(site.post_back(task, success())) == accepted(task)
+    seen = site.look_up(task)
+    assert (seen["status"], seen["verification"]) == ("queued", None)
+    assert [callback["verdict"] for callback in seen["callbacks"]] == ["accepted"]
 
 
 def test_a_body_may_name_no_task_or_our_own_id_but_not_another_tasks(sqlite_site: Site) -> None:
