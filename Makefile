@@ -4,7 +4,7 @@ PORT ?= 8000
 DATABASE ?= postgresql
 BIN := .venv/bin
 
-.PHONY: demo run test soak bench check format requirements clean
+.PHONY: demo run test soak bench bench-streams check format requirements clean
 
 demo: .venv/runtime
 	@PORT=$(PORT) $(BIN)/python -m app demo $(if $(ONCE),--once)
@@ -22,6 +22,10 @@ soak: .venv/dev
 # Needs `wrk`; DATABASE=sqlite measures SQLite.
 bench: .venv/dev
 	PYTHONPATH=. $(BIN)/python bench/callbacks.py --database $(DATABASE)
+
+# What 200 streams cost a web process.
+bench-streams: .venv/dev
+	PYTHONPATH=. $(BIN)/python bench/streams.py
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

@@ -62,33 +62,38 @@ def main(connections: tuple[int, ...], tasks: int, database: str, runs: int) -> 
     """Print requests a second, latency, and the ratio to a bare application."""
     with tempfile.TemporaryDirectory() as name, _database(database, Path(name)) as url:
         folder = Path(name)
-        environment = {
-            **os.environ,
-            "PUBLIC_URL": f"http://127.0.0.1:{PORT}",
-            "SECRET_KEY": "a key that is good enough for a benchmark",
-            "DATABASE_URL": url,
-            "LOCAL_STORAGE_DIR": str(folder / "storage"),
-            "PORT": str(PORT),
-            "LOG_LEVEL": "warning",
-        }
+        environ = environment(url, folder)
         (folder / "bare.py").write_text(BARE)
         for count in connections:
             rates = []
             bare = []
             for _ in range(runs):
-                lua = _prepare(environment, folder, tasks)
-                with _gunicorn(environment, ["--pythonpath", str(folder), "bare:application"]):
-                    bare.append(_wrk(lua, count)[0])
-                before = _stored(environment)
-                with _gunicorn(environment, []):
-                    rates.append(_wrk(lua, count))
-                print(f"  {rates[-1]}, {_stored(environment) - before} rows", file=sys.stderr)
+                lua = prepare(environ, folder, tasks)
+                with gunicorn(environ, ["--pythonpath", str(folder), "bare:application"]):
+                    bare.append(wrk(lua, count)[0])
+                before = _stored(environ)
+                with gunicorn(environ, []):
+                    rates.append(wrk(lua, count))
+                print(f"  {rates[-1]}, {_stored(environ) - before} rows", file=sys.stderr)
             rate = statistics.median(rate for rate, _ in rates)
             p99 = statistics.median(p99 for _, p99 in rates)
             ratio = rate / statistics.median(bare)
             print(
                 f"{database} {count} connections: {rate:.0f}/s, p99 {p99:.0f} ms, {ratio:.2f} of bare"
             )
+
+
+def environment(url: str, folder: Path) -> dict[str, str]:
+    """The environment of a web process."""
+    return {
+        **os.environ,
+        "PUBLIC_URL": f"http://127.0.0.1:{PORT}",
+        "SECRET_KEY": "a key that is good enough for a benchmark",
+        "DATABASE_URL": url,
+        "LOCAL_STORAGE_DIR": str(folder / "storage"),
+        "PORT": str(PORT),
+        "LOG_LEVEL": "warning",
+    }
 
 
 @contextmanager
@@ -101,9 +106,9 @@ def _database(kind: str, folder: Path) -> Iterator[str]:
         yield server.new_database()
 
 
-def _prepare(environment: dict[str, str], folder: Path, count: int) -> Path:
+def prepare(environ: dict[str, str], folder: Path, count: int) -> Path:
     """Fresh tasks, and a wrk script that answers each of them once."""
-    settings = config.load(environment)
+    settings = config.load(environ)
     db.migrate(settings.database_url)
     parts = services.build(settings)
     ids = [new_id() for _ in range(count)]
@@ -130,9 +135,10 @@ def _body() -> str:
 
 
 @contextmanager
-def _gunicorn(environment: dict[str, str], arguments: list[str]) -> Iterator[None]:
+def gunicorn(environ: dict[str, str], arguments: list[str]) -> Iterator[None]:
+    """Web processes, until the end of the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", *arguments], env=environment, cwd=ROOT
+        [sys.executable, "-m", "gunicorn", *arguments], env=environ, cwd=ROOT
     )
     try:
         _wait_until_up()
@@ -154,9 +160,10 @@ def _wait_until_up() -> None:
     raise SystemExit("gunicorn did not come up")
 
 
-def _wrk(lua: Path, connections: int) -> tuple[float, float]:
-    wrk = shutil.which("wrk") or sys.exit("wrk is not installed")
-    command = [wrk, "-t2", f"-c{connections}", f"-d{SECONDS}s", "--latency", "-s", str(lua)]
+def wrk(lua: Path, connections: int) -> tuple[float, float]:
+    """Requests a second, and the 99th percentile in milliseconds."""
+    program = shutil.which("wrk") or sys.exit("wrk is not installed")
+    command = [program, "-t2", f"-c{connections}", f"-d{SECONDS}s", "--latency", "-s", str(lua)]
     output = subprocess.run(
         [*command, f"http://127.0.0.1:{PORT}"], capture_output=True, text=True, check=True
     ).stdout
@@ -167,8 +174,8 @@ def _wrk(lua: Path, connections: int) -> tuple[float, float]:
     return rate, float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
 
 
-def _stored(environment: dict[str, str]) -> int:
-    parts = services.build(config.load(environment))
+def _stored(environ: dict[str, str]) -> int:
+    parts = services.build(config.load(environ))
     with parts.db.reading() as session:
         count = session.scalar(select(func.count()).select_from(Callback))
     parts.close()

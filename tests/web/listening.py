@@ -35,6 +35,7 @@ class Listening:
         self.status = self.response.status
         self.headers = self.response.headers
         self.comments = 0
+        self._read = b""
 
     def next(self, *, seconds: float = PATIENCE) -> Told | None:
         """The next event, which must come within `seconds`; None when the stream ends."""
@@ -64,14 +65,16 @@ class Listening:
     def _block(self, seconds: float) -> dict[str, str]:
         """The fields up to the next blank line; none at the end."""
         self.socket.settimeout(seconds)
-        fields: dict[str, str] = {}
-        while line := self.response.readline().decode().rstrip("\n"):
-            name, _, value = line.partition(": ")
-            if name:
-                fields[name] = value
-            else:
-                self.comments += 1
-                fields[""] = value
+        while b"\n\n" not in self._read:
+            # Not by lines: in chunks those would be read byte by byte.
+            piece = self.response.read1()
+            if not piece:
+                return {}
+            self._read += piece
+        block, _, self._read = self._read.partition(b"\n\n")
+        lines = [line.partition(": ") for line in block.decode().split("\n")]
+        fields = {name: value for name, _, value in lines}
+        self.comments += "" in fields
         return fields
 
 
