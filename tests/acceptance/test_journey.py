@@ -18,6 +18,7 @@ from tests.acceptance.sites import (
     assert_done_once,
     assert_nothing_else,
     events_of,
+    keys_of,
     seconds_between,
 )
 from tests.sandbox.client import Client
@@ -93,6 +94,7 @@ def test_the_lookup_tells_the_whole_story(working_site: Site) -> None:
             {"index": index, "role": "image", "url": url, "content_type": None, "bytes": None}
             for index, url in enumerate(photos)
         ],
+        "partial_images": [],
         "usage": known["response"]["usage"],
         "error": None,
         "verification": "token",
@@ -135,6 +137,37 @@ def test_images_are_given_out_as_the_provider_made_them(working_site: Site) -> N
         thumbnail = Image.open(io.BytesIO(downloaded(site, image["thumbnail_url"], "image/webp")))
         assert thumbnail.format == "WEBP"
         assert max(thumbnail.size) == min(THUMBNAIL_SIDE, image["width"])
+    assert_nothing_else(site)
+
+
+def test_files_go_the_same_way(working_site: Site) -> None:
+    site = working_site
+    photo = urllib3.request("GET", site.sandbox.photo).data
+    size = Image.open(io.BytesIO(photo)).size
+    mask = io.BytesIO()
+    Image.new("RGBA", size).save(mask, "PNG")
+    # Larger than what S3 takes in one piece: what follows a PNG's end is no part of it.
+    large = photo + bytes(9_000_000)
+    form = [("image[]", ("a", large)), ("image[]", ("b", photo)), ("mask", ("c", mask.getvalue()))]
+    texts = {"prompt": "sepia", "async": "true", "n": "2"}
+
+    answer = site.client.call("POST", "/v1/images/edits", fields=[*texts.items(), *form])
+    assert answer.status == 200, answer.body
+    task = site.ends(answer.json["task_id"])
+    assert (task["status"], len(task["images"])) == ("succeeded", 2)
+    uploaded = {
+        f"inputs/{task['task_id']}/{name}" for name in ("image-0.png", "image-1.png", "mask-0.png")
+    }
+    assert {key for key in site.objects() if task["task_id"] in key} == keys_of(task) | uploaded
+    given = [(each["role"], each["index"], each["bytes"]) for each in task["inputs"]]
+    assert given == [
+        ("image", 0, len(large)),
+        ("image", 1, len(photo)),
+        ("mask", 0, len(mask.getvalue())),
+    ]
+    for each, data in zip(task["inputs"], (large, photo, mask.getvalue()), strict=True):
+        assert downloaded(site, each["url"], "image/png") == data
+    assert site.client.call("DELETE", f"/v1/tasks/{task['task_id']}").status == 204
     assert_nothing_else(site)
 
 

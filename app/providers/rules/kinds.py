@@ -44,7 +44,7 @@ class Text(_AsText):
 
     def schema(self) -> Schema:
         """The same as JSON Schema."""
-        return {"type": "string", "minLength": 1, "maxLength": self.longest}
+        return {"type": "string", "minLength": 1, "maxLength": self.longest, "pattern": r"\S"}
 
     def __str__(self) -> str:
         return f"text of 1 to {self.longest} characters"
@@ -129,9 +129,7 @@ class ImageUrls:
 
     def schema(self) -> Schema:
         """The same as JSON Schema."""
-        url = {"type": "string", "format": "uri"}
-        if self.most == 1:
-            return url
+        url = {"type": "string", "format": "uri", "pattern": "^https?://[^/]"}
         return {
             "oneOf": [url, {"type": "array", "items": url, "minItems": 1, "maxItems": self.most}]
         }

@@ -1,6 +1,5 @@
 """What a submission may be, as JSON Schema, made of the very rules that it is checked against."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from app.edits import OUR_RULES
@@ -51,14 +50,14 @@ def as_json(provider: str, rules: Rules) -> Schema:
         "title": provider,
         "description": f"What {provider} takes. Unknown fields are passed on as they are.",
         "required": [name for name in rules.required if name not in _files_only(rules)],
-        "properties": _properties({**rules.fields, **OUR_RULES.fields}),
-        "allOf": [*_by_model(rules.models), *map(_needs, rules.needs)],
+        "properties": _properties(rules),
+        "allOf": [*_by_model(rules), *map(_needs, rules.needs)],
     }
 
 
 def as_form(provider: str, rules: Rules) -> Schema:
     """The same as a form, whose files are what JSON has URLs for, or has nothing for."""
-    fields = _properties({**rules.fields, **OUR_RULES.fields})
+    fields = _properties(rules)
     for name, files in rules.files.items():
         url = [fields[name]] if name in fields and name not in _files_only(rules) else []
         note = {"description": _described(name, files)}
@@ -84,11 +83,24 @@ def model_limits(rules: Rules) -> dict[str, dict[str, str]]:
     return limits
 
 
-def _properties(kinds: Mapping[str, Kind]) -> dict[str, Schema]:
+def _properties(rules: Rules) -> dict[str, Schema]:
     return {
-        name: {**kind.schema(), "description": _described(name, kind)}
-        for name, kind in kinds.items()
+        name: {**kind.schema(), **_widened(rules, name), "description": _described(name, kind)}
+        for name, kind in {**rules.fields, **OUR_RULES.fields}.items()
     }
+
+
+def _widened(rules: Rules, name: str) -> Schema:
+    """The words of a field, with those that only some models have, if there are any."""
+    general = rules.fields[name].schema().get("enum") if name in rules.fields else None
+    more = [
+        word
+        for kinds in rules.models.values()
+        if general and name in kinds
+        for word in kinds[name].schema().get("enum", ())
+        if word not in general
+    ]
+    return {"enum": [*(general or ()), *more]} if more else {}
 
 
 def _described(name: str, rule: Kind | ImageFiles) -> str:
@@ -101,14 +113,22 @@ def _files_only(rules: Rules) -> set[str]:
     return {name for name, kind in rules.fields.items() if kind.schema() == {"not": {}}}
 
 
-def _by_model(models: Mapping[str, Mapping[str, Kind]]) -> list[Schema]:
-    return [
+def _by_model(rules: Rules) -> list[Schema]:
+    named = [
         {
             "if": {"required": ["model"], "properties": {"model": _model(model)}},
             "then": {"properties": {name: kind.schema() for name, kind in kinds.items()}},
         }
-        for model, kinds in models.items()
+        for model, kinds in rules.models.items()
     ]
+    return named + [_others(rules, name) for name in rules.fields if _widened(rules, name)]
+
+
+def _others(rules: Rules, name: str) -> Schema:
+    """That the words of some models are theirs alone."""
+    having = [_model(model) for model, kinds in rules.models.items() if name in kinds]
+    theirs = {"required": ["model"], "properties": {"model": {"anyOf": having}}}
+    return {"if": {"not": theirs}, "then": {"properties": {name: rules.fields[name].schema()}}}
 
 
 def _model(name: str) -> Schema:
