@@ -58,12 +58,14 @@ def create(session: Session, fields: Fields, actor: Actor) -> Endpoint:
 
 
 def change(session: Session, endpoint: Endpoint, fields: Fields, actor: Actor) -> None:
-    """Change `fields`, which were found good; one that is enabled begins with a clean record."""
+    """Change `fields`, which were found good; one that is enabled, or elsewhere, begins anew."""
     for name, value in fields.items():
         setattr(endpoint, name, value)
-    if fields.get("enabled") is True:
+    if fields.get("enabled") is True or "url" in fields:
         _trust(session, endpoint)
-        endpoint.disabled_at = endpoint.disabled_reason = endpoint.failing_since = None
+        endpoint.failing_since = None
+    if fields.get("enabled") is True:
+        endpoint.disabled_at = endpoint.disabled_reason = None
     elif fields.get("enabled") is False and endpoint.disabled_at is None:
         endpoint.disabled_at = db_now()
         endpoint.disabled_reason = f"by {actor.name}"

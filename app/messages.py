@@ -116,20 +116,25 @@ def tell(
     Gives the events that are done: not those whose task somebody else has locked.
     """
     told = [event for event in events if event.message_id is not None]
-    tasks = _unlocked(session, {event.task_id for event in told})
-    told = [event for event in told if event.task_id in tasks]
     wanting = {event.id: [each for each in endpoints if wants(each, event)] for event in told}
-    calling = {event.id for event in told if _calls_back(event, tasks[event.task_id])}
-    concerned = {event.task_id for event in told if wanting[event.id] or event.id in calling}
-    documents = reports.tasks_in_full(services, session, [tasks[id_] for id_ in concerned])
+    ended = {event.task_id for event in told if event.event in FINAL}
+    called = select(Task.id).where(Task.id.in_(ended), Task.callback_url.is_not(None))
+    callers = set(session.scalars(called)) if ended else set()
+    concerned = callers | {event.task_id for event in told if wanting[event.id]}
+    if not concerned:
+        return events
+    tasks = _unlocked(session, concerned)
+    documents = reports.tasks_in_full(services, session, list(tasks.values()))
     post = Post()
     for event in told:
+        if (task := tasks.get(event.task_id)) is None:
+            continue
         if wanting[event.id]:
-            post.announce(event, documents[event.task_id], wanting[event.id])
-        if event.id in calling:
-            post.call_back(event, tasks[event.task_id], documents[event.task_id])
+            post.announce(event, documents[task.id], wanting[event.id])
+        if task.callback_url is not None and event.event in FINAL:
+            post.call_back(event, task, documents[task.id])
     post.write(session)
-    return [event for event in events if event.message_id is None or event.task_id in tasks]
+    return [each for each in events if each.task_id not in concerned or each.task_id in tasks]
 
 
 def send(services: Services, session: Session, events: Sequence[Event], endpoint: Endpoint) -> None:
@@ -193,10 +198,6 @@ def _unlocked(session: Session, ids: Iterable[UUID]) -> Mapping[UUID, Task]:
     free = select(Task).where(Task.id.in_(list(ids)))
     free = free.with_for_update(read=True, key_share=True, skip_locked=True)
     return {task.id: task for task in session.scalars(free)}
-
-
-def _calls_back(event: Event, task: Task) -> bool:
-    return task.callback_url is not None and event.event in FINAL
 
 
 def _delivering(table: Table, given: Given) -> Insert:

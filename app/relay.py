@@ -5,6 +5,7 @@ is to be sent because of it, in one transaction.  Each worker has a relay; they 
 """
 
 import threading
+from collections.abc import Sequence
 
 import structlog
 from sqlalchemy import select, text, update
@@ -61,26 +62,65 @@ class Relay:
         """Work off what can be; how long to wait then."""
         db = self._services.db
         while not self._stopping.is_set() and _is_pending(self._services):
-            if not relay(self._services):
+            if not self._relay():
                 return LEFT_SECONDS
             # The worker of this process needn't wait until PostgreSQL tells it.
             db.signals.send(jobs.CHANNEL)
         return POLL_SECONDS[db.engine.dialect.name]
 
+    def _relay(self) -> int:
+        """Work off a batch; one event of which that cannot be told must not keep all others from it."""
+        try:
+            return relay(self._services)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            log.exception("a batch could not be relayed", action="relay")
+        return relay_singly(self._services)
 
-def relay(services: Services, most: int = BATCH) -> int:
-    """Work off up to `most` pending events in one transaction; how many were done.
+
+def relay_singly(services: Services, most: int = BATCH) -> int:
+    """Work off up to `most` pending events, each by itself; how many were done.
+
+    One that cannot be told is put aside: only a fault of this program leads here, and recovering
+    finds it once that is mended.
+    """
+    done = 0
+    with services.db.reading() as session:
+        pending = session.scalars(select(Event.id).where(_PENDING).order_by(Event.id).limit(most))
+        ids = pending.all()
+    for id_ in ids:
+        try:
+            done += relay(services, 1, only=id_)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            log.exception("event put aside", action="put_aside", event_id=id_)
+            with services.db.transaction() as session:
+                _clear(session, [id_])
+            done += 1
+    return done
+
+
+def relay(services: Services, most: int = BATCH, *, only: int | None = None) -> int:
+    """Work off up to `most` pending events in one transaction, or `only` that one; how many were done.
 
     Those that somebody else is at are left to them, those of locked tasks for the next time.
     """
     with services.db.transaction() as session:
         pending = select(Event).where(_PENDING).order_by(Event.id).limit(most)
+        if only is not None:
+            pending = pending.where(Event.id == only)
         found = session.scalars(pending.with_for_update(skip_locked=True)).all()
         done = messages.tell(services, session, found, _subscribers(session))
         counts.count(session, done)
-        cleared = update(Event).where(Event.id.in_([event.id for event in done]))
-        session.execute(cleared.values(pending=False).execution_options(synchronize_session=False))
+        _clear(session, [event.id for event in done])
         return len(done)
+
+
+def _clear(session: Session, ids: Sequence[int]) -> None:
+    cleared = update(Event).where(Event.id.in_(ids)).values(pending=False)
+    session.execute(cleared.execution_options(synchronize_session=False))
 
 
 def _is_pending(services: Services) -> bool:

@@ -1,6 +1,7 @@
 """One delivery: signed, sent, kept, tried again by the schedule, given up."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -8,14 +9,14 @@ from uuid import UUID
 import pytest
 import standardwebhooks
 import svix
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from app import deliveries as module
 from app import endpoints, retention
 from app.columns import db_now
 from app.events import Happened
 from app.jobs import Kind
-from app.models import Delivery, DeliveryStatus, Endpoint, Message, first_id, new_id
+from app.models import Circuit, Delivery, DeliveryStatus, Endpoint, Message, first_id, new_id
 from app.models import Job as JobRow
 from app.outbound import Outbound
 from app.services import Services
@@ -55,6 +56,13 @@ def hasten(parts: Services) -> None:
     """Let the time pass until the next attempt."""
     with parts.db.transaction() as session:
         session.execute(update(JobRow).where(JobRow.kind == Kind.DELIVER).values(due_at=db_now()))
+
+
+def planned(delivery: Mapping[str, Any]) -> float:
+    """How many seconds after the last attempt the next one is due."""
+    last = delivery["attempts"][-1]
+    ended = datetime.fromisoformat(last["at"]) + timedelta(milliseconds=last["duration_ms"])
+    return (datetime.fromisoformat(delivery["next_attempt_at"]) - ended).total_seconds()
 
 
 def asked(host: Site, path: str = "/hook") -> list[Asked]:
@@ -129,8 +137,7 @@ def test_it_is_tried_again_by_the_schedule_with_the_same_bytes_and_then_given_up
     for pause in (5, 300, 1800, 7200, 18000, 36000, 36000):
         delivery = deliver_next(parts)
         assert delivery["status"] == "pending"
-        planned = datetime.fromisoformat(delivery["next_attempt_at"]) - datetime.now(UTC)
-        assert 0.75 * pause < planned.total_seconds() < 1.25 * pause
+        assert 0.79 * pause < planned(delivery) < 1.21 * pause
         hasten(parts)
     delivery = deliver_next(parts)
 
@@ -150,8 +157,7 @@ def test_retry_after_is_honoured_and_redirects_are_not_followed(
     delivery = deliver_next(sqlite_parts)
 
     assert [attempt["status"] for attempt in delivery["attempts"]] == [302]
-    planned = datetime.fromisoformat(delivery["next_attempt_at"]) - datetime.now(UTC)
-    assert 590 < planned.total_seconds() < 610
+    assert 599 < planned(delivery) < 601
     assert asked(host, "/elsewhere") == []
 
 
@@ -292,3 +298,38 @@ def test_what_was_sent_long_ago_is_forgotten_but_not_that_it_was(
     first, again = shown(parts)
     assert (first["status"], again["status"]) == ("delivered", "pending")
     assert [each["attempts"][0]["response"] for each in (first, again)] == [None, "thanks"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "open_"),
+    [
+        (Answer(503), True),
+        (Answer(cut=True), True),
+        (Answer(404), False),
+        (Answer(429, headers={"Retry-After": "600"}), True),
+    ],
+    ids=["503", "cut", "404", "429"],
+)
+def test_who_is_away_is_left_alone_for_no_longer_than_the_schedule_has_pauses(
+    sqlite_parts: Services, host: Site, answer: Answer, open_: bool
+) -> None:
+    parts = reconfigured(sqlite_parts, delivery_schedule=(1.0,) * 9)
+    host.replies["/hook"] = answer
+    endpoint = make_endpoint(parts, f"{host.url}/hook")
+    send_one(parts, endpoint)
+    for _ in range(5):
+        hasten(parts)
+        deliver_next(parts)
+    with parts.db.reading() as session:
+        (queue,) = session.scalars(select(JobRow.queue).filter_by(kind=Kind.DELIVER))
+        circuit = session.get(Circuit, queue)
+    assert queue == f"deliver:{endpoint.id}"
+    assert (circuit is not None and circuit.open_until is not None) == open_
+    if circuit and circuit.open_until:
+        assert circuit.open_until - datetime.now(UTC) < timedelta(seconds=1.2)
+
+    host.serve("/hook", b"")
+    hasten(parts)
+    assert deliver_next(parts)["status"] == "delivered"
+    with parts.db.reading() as session:
+        assert session.scalars(select(Circuit).where(Circuit.failures > 0)).all() == []

@@ -4,12 +4,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from sqlalchemy import event, select, text
+from structlog.testing import capture_logs
 
 from app.events import Happened
 from app.jobs import Kind
 from app.models import Event, Image, ImageStatus, Message, Task, TaskStatus
-from app.relay import Relay, relay
+from app.relay import Relay, relay, relay_singly
 from app.reports import task_in_full
 from app.services import Services
 from tests.core.conftest import at_once, count
@@ -131,9 +133,9 @@ def test_what_somebody_has_locked_is_told_later_and_holds_up_nothing(
         happen(postgres_parts, task, Happened.SUBMITTED)
     with postgres_parts.db.transaction() as session:
         session.get_one(Task, locked.id, with_for_update=True)
-        assert relay(postgres_parts) == 3
+        assert relay(postgres_parts) == 2
         assert [each.task_id for each in deliveries(postgres_parts)] == [free.id]
-    assert relay(postgres_parts) == 1
+    assert relay(postgres_parts) == 2
 
 
 def test_many_events_cost_as_many_statements_as_few(parts: Services) -> None:
@@ -184,3 +186,32 @@ def test_it_is_woken_by_what_happens_and_goes_on_after_trouble(postgres_parts: S
     finally:
         began.stop()
         thread.join()
+
+
+def test_an_event_that_cannot_be_told_keeps_no_other_from_it(parts: Services) -> None:
+    make_endpoint(parts)
+    task = make_task(parts)
+    happen(parts, task, Happened.SUBMITTED)
+    happen(parts, task, Happened.FAILED)
+    with parts.db.transaction() as session:
+        broken = session.scalars(select(Event).filter_by(event=Happened.FAILED)).one()
+        broken.detail = ["no object"]  # type: ignore[assignment]
+    happen(parts, task, Happened.UNCERTAIN)
+    with pytest.raises(AttributeError):
+        relay(parts)
+    with capture_logs() as logs:
+        assert relay_singly(parts) == 4
+
+    assert [each.type for each in deliveries(parts)] == ["task.submitted", "task.uncertain"]
+    assert pending(parts) == 0
+    assert [each["event_id"] for each in logs if each.get("action") == "put_aside"] == [broken.id]
+
+
+def test_what_is_pending_is_found_without_looking_at_what_is_not(parts: Services) -> None:
+    explain = "EXPLAIN QUERY PLAN" if parts.db.sqlite else "EXPLAIN"
+    with parts.db.engine.connect() as connection:
+        if not parts.db.sqlite:
+            # Else it reads so small a table whole.
+            connection.execute(text("SET enable_seqscan = off"))
+        query = text(f"{explain} SELECT id FROM events WHERE events.pending")  # noqa: S608 - ours
+        assert "ix_events_pending" in str(connection.execute(query).all())
