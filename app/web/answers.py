@@ -8,14 +8,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, BinaryIO
+from uuid import UUID
 
 from flask import Response, jsonify, request, url_for
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app import resends
 from app.errors import NotFoundError, UnavailableError
 from app.models import FINAL, Image, ImageStatus, Task, TaskStatus
-from app.resends import Entered
+from app.resends import Entered, Marks
 from app.signing import Picture
 from app.web import failures
 from app.web.envelope import HttpError
@@ -42,7 +44,7 @@ def at_once(entered: Entered) -> Response:
     """The answer that does not wait for the result."""
     response = jsonify(head(entered.task))
     response.headers["Location"] = url_for("lookups.task", id_=entered.task.id)
-    return delivered(_replayed(response, entered), entered.task)
+    return delivered(replayed(response, entered), entered.task)
 
 
 def with_result(entered: Entered, *, as_base64: bool) -> Response:
@@ -58,14 +60,14 @@ def with_result(entered: Entered, *, as_base64: bool) -> Response:
         response = failures.answer(error_of(ending))
         if ending.in_doubt:
             # It never counts as got: who sends the edit again shall not pay for it again.
-            return _replayed(response, entered)
+            return replayed(response, entered)
     elif as_base64:
         response = _in_base64(ending)
     else:
         response = jsonify(_result(ending, [_link(image) for image in ending.images]))
     with services().db.transaction() as session:
         resends.begin_answer(session, task.id)
-    return delivered(_replayed(response, entered), task)
+    return delivered(replayed(response, entered), task)
 
 
 def head(task: Task) -> dict[str, Any]:
@@ -80,22 +82,22 @@ def head(task: Task) -> dict[str, Any]:
 def delivered(response: Response, task: Task) -> Response:
     """`response`, which notes when all of it was written that its caller has got the task's answer."""
     pieces: Iterable[bytes] = response.response  # type: ignore[assignment]  # flask's are bytes
-    peer, noted = Peer(request.environ), marks()
-
-    def written() -> Iterator[bytes]:
-        there = True
-        whole = False
-        try:
-            for piece in pieces:
-                there = there and not peer.gone()
-                # The server asks for the next one only when it has written this one.
-                yield piece
-            whole = there
-        finally:
-            noted.note(task.id, whole=whole)
-
-    response.response = written()
+    response.response = noted(pieces, task, Peer(request.environ), marks())
     return response
+
+
+def noted(pieces: Iterable[bytes], task: Task, peer: Peer, marks: Marks) -> Iterator[bytes]:
+    """`pieces`; when all of them were written, it is noted that the caller has got the task's answer."""
+    there = True
+    whole = False
+    try:
+        for piece in pieces:
+            there = there and not peer.gone()
+            # The server asks for the next one only when it has written this one.
+            yield piece
+        whole = there
+    finally:
+        marks.note(task.id, whole=whole)
 
 
 def error_of(ending: Ending) -> HttpError:
@@ -115,20 +117,58 @@ def error_of(ending: Ending) -> HttpError:
     return HttpError(code, message, status=status, headers=headers, extra=extra)
 
 
+def ending_of(session: Session, task_id: UUID) -> Ending | None:
+    """How the task has ended, if it has.  Raises `NotFoundError` for one that was deleted."""
+    now = session.get(Task, task_id)
+    if now is None:
+        raise NotFoundError(f"task {str(task_id)!r} was deleted")
+    if now.status not in FINAL:
+        return None
+    stored = select(Image).filter_by(task_id=now.id, status=ImageStatus.STORED)
+    images = session.scalars(stored.order_by(Image.index)).all()
+    failed = now.status is TaskStatus.FAILED
+    return Ending(now, images, failed and resends.may_have_cost(session, now))
+
+
+def restarting() -> UnavailableError:
+    """Another process answers, and to it this is the same submission."""
+    return UnavailableError("the server restarts: send it again, and nothing is paid twice")
+
+
+def not_yet(task: Task) -> HttpError:
+    """The error after `SYNC_WAIT`."""
+    return HttpError(
+        "timeout",
+        "the result is not there yet; the task goes on, and nothing is lost",
+        headers={"x-should-retry": "false"},
+        extra={"task_id": str(task.id)},
+    )
+
+
+def replayed(response: Response, entered: Entered) -> Response:
+    """`response`, which says so when it answers to an idempotency key that was used before."""
+    if entered.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def base64_of(file: BinaryIO) -> Iterator[bytes]:
+    """The base64 of what is in `file`, in pieces."""
+    rest = b""
+    while data := file.read(PIECE_BYTES):
+        rest += data
+        whole = len(rest) // 3 * 3
+        yield b64encode(rest[:whole])
+        rest = rest[whole:]
+    yield b64encode(rest)
+
+
 def _wait(task: Task) -> Ending | None:
     """How the task has ended; None when the client did not wait for it."""
 
     def ended() -> Ending | None:
         with services().db.reading() as session:
-            now = session.get(Task, task.id)
-            if now is None:
-                raise NotFoundError(f"task {str(task.id)!r} was deleted")
-            if now.status not in FINAL:
-                return None
-            stored = select(Image).filter_by(task_id=now.id, status=ImageStatus.STORED)
-            images = session.scalars(stored.order_by(Image.index)).all()
-            failed = now.status is TaskStatus.FAILED
-            return Ending(now, images, failed and resends.may_have_cost(session, now))
+            return ending_of(session, task.id)
 
     peer = Peer(request.environ)
     ending = waiters().wait(
@@ -139,21 +179,7 @@ def _wait(task: Task) -> Ending | None:
     )
     if ending is not None or peer.gone():
         return ending
-    if broadcast().ended:
-        # Another process answers, and to it this is the same submission.
-        raise UnavailableError("the server restarts: send it again, and nothing is paid twice")
-    raise HttpError(
-        "timeout",
-        "the result is not there yet; the task goes on, and nothing is lost",
-        headers={"x-should-retry": "false"},
-        extra={"task_id": str(task.id)},
-    )
-
-
-def _replayed(response: Response, entered: Entered) -> Response:
-    if entered.replayed:
-        response.headers["Idempotent-Replayed"] = "true"
-    return response
+    raise restarting() if broadcast().ended else not_yet(task)
 
 
 def _result(ending: Ending, data: list[dict[str, Any]]) -> dict[str, Any]:
@@ -197,18 +223,8 @@ def _in_base64(ending: Ending) -> Response:
 def _interleaved(texts: Sequence[str], files: Sequence[BinaryIO]) -> Iterator[bytes]:
     yield texts[0].encode()
     for file, text in zip(files, texts[1:], strict=True):
-        yield from _base64_of(file)
+        yield from base64_of(file)
         yield text.encode()
-
-
-def _base64_of(file: BinaryIO) -> Iterator[bytes]:
-    rest = b""
-    while data := file.read(PIECE_BYTES):
-        rest += data
-        whole = len(rest) // 3 * 3
-        yield b64encode(rest[:whole])
-        rest = rest[whole:]
-    yield b64encode(rest)
 
 
 def _base64_length(size: int) -> int:

@@ -11,7 +11,7 @@ from app import edits, resends, uploads
 from app.models import Scope, Task, new_id
 from app.resends import Call, Entered
 from app.uploads import Submission
-from app.web import answers, reading
+from app.web import answers, reading, streamed
 from app.web.auth import requires
 from app.web.state import services, turns, upload_budget, waiters
 
@@ -31,10 +31,13 @@ def submit() -> ResponseReturnValue:
             if not at_once:
                 place.enter_context(waiters().place())
             entered = _enter(given, waits=not at_once)
-            as_base64 = given.fields.get("response_format") == "b64_json"
+            fields = given.fields
         # The uploaded files are gone from this machine by now.
         if at_once:
             return answers.at_once(entered)
+        if fields.get("stream"):
+            return streamed.as_events(entered, place.pop_all(), fields)
+        as_base64 = fields.get("response_format") == "b64_json"
         return answers.with_result(entered, as_base64=as_base64)
 
 
