@@ -6,10 +6,8 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.houses import House, house
-from tests.browser.visitors import PATIENCE_MS, Visitors, sign_in
+from tests.browser.visitors import Visitors, sign_in
 from tests.servers.service import Sandbox
-
-expect.set_options(timeout=PATIENCE_MS)
 
 
 def test_the_first_task_appears_by_itself(

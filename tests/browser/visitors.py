@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 from tests.browser.houses import House
 
 WIDTHS = {"desktop": (1440, 900), "phone": (390, 844)}
 # Nothing here takes longer, busy as the machine may be.
 PATIENCE_MS = 20_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 class Visitors:
@@ -35,11 +36,12 @@ class Visitors:
         finally:
             for context in self._contexts:
                 context.close()
-        assert [
+        unexpected = [
             trouble
             for trouble in self._troubles
             if not any(word in trouble for word in self.expected)
-        ] == []
+        ]
+        assert not unexpected, unexpected
 
     def visit(
         self,
