@@ -81,7 +81,8 @@ OPERATIONS: Mapping[str, Operation] = {
             "Idempotency-Key": {
                 **TEXT,
                 "maxLength": 255,
-                "description": "The same key and body is the same edit, and gets the same answer.",
+                "description": "The same key and body is the same edit, and gets the same answer "
+                "with the header `Idempotent-Replayed: true`.",
             }
         },
         also={
