@@ -143,6 +143,8 @@ def _expected_errors(route: Route, row: Operation, takes: object) -> dict[int, s
     errors = {}
     if takes or row.query or row.headers:
         errors[400] = "A field or parameter is wrong; `param` names it."
+    if takes:
+        errors |= {413: "The body is too large.", 415: "The body has another type."}
     if route.scope:
         errors |= {401: "No API key, or an unknown one.", 403: f"A key without {route.scope}."}
         errors[429] = "This key calls too often; see Retry-After."

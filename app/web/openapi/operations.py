@@ -181,10 +181,17 @@ OPERATIONS: Mapping[str, Operation] = {
     "endpoints.rotate_secret": Operation(Tag.PUSHING, {JSON: ref("Secret")}),
     "endpoints.test": Operation(Tag.PUSHING, {JSON: ref("Delivery")}),
     "endpoints.recover": Operation(
-        Tag.PUSHING, {JSON: shape({"count": INTEGER})}, takes={JSON: shape({"since": TIME})}
+        Tag.PUSHING,
+        {JSON: shape({"count": INTEGER})},
+        takes={JSON: shape({"since": TIME})},
+        also={409: "The endpoint is disabled."},
     ),
     "endpoints.delivery_list": Operation(Tag.PUSHING, {JSON: page_of("Delivery")}, query=PAGING),
-    "endpoints.retry": Operation(Tag.PUSHING, {JSON: ref("Delivery")}),
+    "endpoints.retry": Operation(
+        Tag.PUSHING,
+        {JSON: ref("Delivery")},
+        also={409: "The endpoint is disabled, or the message no longer kept."},
+    ),
     "receiver": Operation(
         Tag.RECEIVING,
         {JSON: ref("Verdict")},
