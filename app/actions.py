@@ -24,6 +24,7 @@ from app.models import (
     Image,
     ImageStatus,
     Input,
+    Job,
     Task,
     TaskStatus,
     new_id,
@@ -106,6 +107,8 @@ def delete(services: Services, id_: str, actor: Actor) -> None:
     with services.db.transaction() as session:
         task = _lock(session, id_)
         _refuse_on_its_way(task, "deleted")
+        if task.status is TaskStatus.SUBMITTED and _is_held(session, task):
+            raise ConflictError("its call to the provider is open, and what it brings is paid for")
         if task.status is TaskStatus.RECEIVED:
             raise ConflictError("its result is being stored: it can be deleted once it has ended")
         if task.status not in FINAL:
@@ -122,6 +125,12 @@ def _lock(session: Session, id_: str) -> Task:
 def _refuse_on_its_way(task: Task, what: str) -> None:
     if task.submitting_at is not None:
         raise ConflictError(f"its request is on its way to the provider: it cannot be {what} now")
+
+
+def _is_held(session: Session, task: Task) -> bool:
+    """Whether a worker holds a call open on which the result will come."""
+    held = select(Job.id).filter_by(task_id=task.id, kind=Kind.HOLD).limit(1)
+    return session.scalar(held) is not None
 
 
 def _audit(session: Session, actor: Actor, action: str, task_id: UUID) -> None:

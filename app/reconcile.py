@@ -56,6 +56,8 @@ def ask(services: Services, job: Job) -> Conclusion | None:
         return partial(_give_up, ids)
     while True:
         try:
+            # Who was stopped for longer than that asks too often with whoever took over.
+            job.lease.ensure_held()
             limits = _limits(services.config, ids)
             response = services.outbound.call(provider.lookup_request(ids), limits)
             return partial(_note, services, job, ids, provider.read_lookup(response))

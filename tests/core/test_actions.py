@@ -285,6 +285,14 @@ def test_a_deleted_task_leaves_nothing_but_the_note_of_it(parts: Services, host:
     assert audits(parts) == [("a person", "delete", str(task.id), "192.0.2.7")]
 
 
+def test_a_task_whose_call_is_open_is_not_deleted(sqlite_parts: Services) -> None:
+    task = make_task(sqlite_parts, columns={"status": TaskStatus.SUBMITTED})
+    with sqlite_parts.db.transaction() as session:
+        jobs.enqueue(session, jobs.New(Kind.HOLD, task.id, provider="agcloud"))
+    with pytest.raises(ConflictError, match="is open"):
+        delete(sqlite_parts, task)
+
+
 def test_what_has_not_ended_is_canceled_before_its_objects_go(sqlite_parts: Services) -> None:
     """So nothing begins for it meanwhile; and while storage is down it can be tried again."""
 

@@ -8,6 +8,7 @@ from sqlalchemy import update
 
 from app import circuits, jobs, reconcile
 from app.columns import db_now
+from app.errors import LeaseLostError
 from app.jobs import Kind
 from app.models import Job as JobRow
 from app.models import Source, Task, TaskStatus, Verification
@@ -260,6 +261,17 @@ def test_what_happened_while_the_provider_was_asked_counts(linked: Services, ace
 
     assert get_task(linked, task.id).status is TaskStatus.RECEIVED
     assert get_task(linked, task.id).ask_at is None
+
+
+def test_who_has_lost_the_job_asks_no_more(linked_sqlite: Services, acedata: Site) -> None:
+    """It was stopped past its lease: whoever took over asks already."""
+    make_task(linked_sqlite, columns=SUBMITTED)
+    with linked_sqlite.db.transaction() as session:
+        jobs.ensure_periodic(session, linked_sqlite.providers)
+    job = claim(linked_sqlite, Kind.RECONCILE, seconds=0)
+    with pytest.raises(LeaseLostError):
+        reconcile.ask(linked_sqlite, job)
+    assert acedata.asked(TASKS) == []
 
 
 OVERDUE = {"created_at": db_now(-91), "deadline_at": db_now(-1)}

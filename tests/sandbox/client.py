@@ -39,6 +39,7 @@ class Client:
 
     def __init__(self, url: str, token: str | None = ANY_TOKEN) -> None:
         self.url = url
+        self.token = token
         self.photo = f"{url}/photos/chelsea.png"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.pool = urllib3.PoolManager(retries=False, timeout=20.0)
