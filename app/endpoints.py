@@ -102,17 +102,18 @@ def retry(session: Session, delivery: Delivery, actor: Actor) -> None:
 
     Raises `ConflictError` when its endpoint is disabled, or its body is kept no longer.
     """
-    if delivery.endpoint_id is not None:
-        endpoint = session.get_one(Endpoint, delivery.endpoint_id)
-        if delivery.task_id is not None:
-            _require_enabled(endpoint)
-        _trust(session, endpoint)
+    endpoint = session.get(Endpoint, delivery.endpoint_id) if delivery.endpoint_id else None
+    if endpoint is not None and delivery.task_id is not None:
+        _require_enabled(endpoint)
     if session.get_one(Message, delivery.message_id).body is None:
         raise ConflictError("its body is too old to be kept: RETENTION_BODY_DAYS")
     deliveries.send_again(session, [delivery])
     keys.audit(session, actor.name, "retry delivery", str(delivery.id), actor.address)
     session.flush()
     session.refresh(delivery)
+    if endpoint is not None:
+        # Last, as whoever has made an attempt locks it: the other way round they would wait in a circle.
+        _trust(session, endpoint)
 
 
 def recover(services: Services, endpoint_id: UUID, since: datetime, actor: Actor) -> int:
