@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import client, db, demo, keys, logs, retention, services, serving
+from app import client, db, demo, keys, logs, reporting, retention, services, serving
 from app import config as settings
 from app.config import Config
 from app.errors import ConfigError, PostbackError
@@ -49,6 +49,7 @@ def worker() -> None:
     """Run one worker; any number may run, on any number of machines."""
     config = _config()
     logs.configure(config)
+    reporting.start(config)
     _work_until_told(Worker(services.build(config)))
 
 

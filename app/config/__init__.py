@@ -28,6 +28,7 @@ from app.config.values import (
     RateLimits,
     Seconds,
     Secret,
+    SentryDsn,
     WebhookSecret,
 )
 from app.errors import ConfigError
@@ -130,7 +131,7 @@ class Config(BaseModel):
     """How many reverse proxies stand in front; their `X-Forwarded-*` are believed."""
     metrics_token: OptionalSecret = None
     """Who bears it may read `/metrics` from elsewhere than loopback."""
-    sentry_dsn: OptionalSecret = None
+    sentry_dsn: Annotated[SentryDsn | None, Field(repr=False)] = None
     """Where unexpected errors are reported; needs the package `sentry-sdk`."""
     log_format: Annotated[Literal["console", "json"], AnyCase] = "console"
     """Log lines for people or for programs."""

@@ -3,6 +3,7 @@
 import re
 from base64 import b64decode
 from collections.abc import Callable
+from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -63,6 +64,20 @@ def _http_url(value: str) -> str:
     if parts.query or parts.fragment or parts.username is not None:
         raise ValueError("expected a URL without user name, query and fragment")
     return value.rstrip("/")
+
+
+def _sentry_dsn(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        complete = parts.scheme in {"http", "https"} and parts.hostname and parts.username
+        project = parts.path.rpartition("/")[2]
+    except ValueError:
+        complete, project = None, ""
+    if not complete or not re.fullmatch(r"[0-9]+", project):
+        raise ValueError("expected https://key@host/project, as Sentry shows it")
+    if find_spec("sentry_sdk") is None:
+        raise ValueError("the package sentry-sdk is not installed: pip install sentry-sdk")
+    return value
 
 
 def _database_url(value: str) -> str:
@@ -167,6 +182,7 @@ Names = Annotated[tuple[str, ...], _split(r"\s*,\s*")]
 Secret = Annotated[str, Field(repr=False)]
 Days = Annotated[int, Field(gt=0), AfterValidator(lambda days: min(days, 36_500))]
 WebhookSecret = Annotated[str, AfterValidator(_webhook_secret)]
+SentryDsn = Annotated[str, AfterValidator(_sentry_dsn)]
 OptionalSecret = Annotated[str | None, Field(repr=False)]
 Bucket = Annotated[str, AfterValidator(_bucket)]
 Hosts = Annotated[tuple[str, ...], _split(r"\s*,\s*", _host_pattern)]

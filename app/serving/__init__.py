@@ -11,7 +11,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from app import config as settings
-from app import logs, services, web
+from app import logs, reporting, services, web
 from app.config import Config
 from app.serving.threads import Threads
 from app.worker import Worker
@@ -67,7 +67,9 @@ def options(config: Config) -> dict[str, Any]:
 
 def production() -> "WSGIApplication":
     """The application of one web process; workers run beside it (`python -m app worker`)."""
-    return _settled(web.application(services.build(settings.from_environment())))
+    config = settings.from_environment()
+    reporting.start(config)
+    return _settled(web.application(services.build(config)))
 
 
 def _settled(application: "WSGIApplication") -> "WSGIApplication":
@@ -110,6 +112,7 @@ class Embedded(BaseApplication):
 
     def load(self) -> Any:
         """Start working, and give the WSGI application."""
+        reporting.start(self._config)
         parts = services.build(self._config)
         self._worker = Worker(parts)
         self._working = threading.Thread(target=self._worker.run, name="worker", daemon=True)

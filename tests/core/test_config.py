@@ -179,12 +179,22 @@ def test_secrets_are_neither_shown_nor_repeated_in_errors() -> None:
         AGCLOUD_API_KEY=secret,
         WEBHOOK_SECRET=f"whsec_{b64encode(secret.encode()).decode()}",
         METRICS_TOKEN=secret,
-        SENTRY_DSN=secret,
+        SENTRY_DSN="https://not-for-anybodys-eyes@sentry.example.com/7",
         DATABASE_URL=f"postgresql://me:{secret}@host/name",
     )
 
     assert secret not in repr(loaded)
     assert "whsec_" not in repr(loaded)
+    assert "not-for-anybodys-eyes" not in repr(loaded)
+    for wrong in (
+        "x",
+        "https://host/7",
+        "https://key@host/",
+        "ftp://key@host/7",
+        "https://key@[/7",
+    ):
+        (problem,) = problems(SENTRY_DSN=wrong)
+        assert problem == "SENTRY_DSN: expected https://key@host/project, as Sentry shows it"
     for wrong in ("whsec_", "c2hvcnQ=", "whsec_c2hvcnQ=", "whsec_ not base64 at all ====="):
         (problem,) = problems(WEBHOOK_SECRET=wrong)
         assert problem.startswith("WEBHOOK_SECRET: expected whsec_ and at least 16 random bytes")
