@@ -7,6 +7,8 @@ or lower case.  What is looked for is only ever compared, so nothing in it can b
 
 import re
 import unicodedata
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -20,6 +22,7 @@ from sqlalchemy import (
     literal,
     select,
     table,
+    true,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.orm import Session
@@ -32,6 +35,8 @@ LONGEST_TEXT = 2**16
 LONGEST_WORD = 100
 # Of what is looked for, so many words are.
 MOST_WORDS = 32
+# So many prompts tell which words are rare.
+SAMPLE = 300
 
 # Thai to Myanmar, Khmer, and from the CJK radicals to the compatibility ideographs; not Hangul.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff\U00020000-\U0003ffff"
@@ -54,25 +59,45 @@ def note(session: Session, task_id: UUID, prompt: str | None) -> None:
         session.add(Prompt(task_id=task_id, words=words))
 
 
-def having(session: Session, words: list[str]) -> ColumnElement[bool]:
+def having(
+    session: Session, words: Sequence[str], column: ColumnElement[Any] | None = None
+) -> ColumnElement[bool]:
     """Whether a row of `Prompt` has all these words: for few rows, without the index."""
+    column = Prompt.words.expression if column is None else column
     if not words:
         return false()
     if _is_postgresql(session):
-        return Prompt.words.bool_op("@@")(_tsquery(words))
-    return and_(*(func.instr(Prompt.words, f" {word}") > 0 for word in words[:MOST_WORDS]))
+        return column.bool_op("@@")(_tsquery(words))
+    return and_(*(func.instr(column, f" {word}") > 0 for word in words[:MOST_WORDS]))
 
 
-def tasks_having(session: Session, words: list[str]) -> Select[UUID]:
+def tasks_having(session: Session, words: Sequence[str]) -> Select[UUID]:
     """The ids of the tasks whose prompts have all these words, at least one, by the index."""
+    rare = _rare(session, words[:MOST_WORDS])
+    others = [word for word in words[:MOST_WORDS] if word not in rare]
+    also = having(session, others) if others else true()
     if _is_postgresql(session):
-        return select(Prompt.task_id).where(Prompt.words.bool_op("@@")(_tsquery(words)))
-    query = " ".join(f'"{word}"*' for word in words[:MOST_WORDS])
+        return select(Prompt.task_id).where(Prompt.words.bool_op("@@")(_tsquery(rare)), also)
+    query = " ".join(f'"{word}"*' for word in rare)
     found = select(_FTS.c.rowid).where(_FTS.c.prompts_fts.op("MATCH")(query))
-    return select(Prompt.task_id).where(Prompt.id.in_(found))
+    return select(Prompt.task_id).where(Prompt.id.in_(found), also)
 
 
-def _tsquery(words: list[str]) -> ColumnElement[str]:
+def _rare(session: Session, words: Sequence[str]) -> Sequence[str]:
+    """Those of the words that are rare in the newest prompts, or the rarest of them.
+
+    An index has to gather all the rows of each word that it is asked for.
+    """
+    if len(words) == 1:
+        return words
+    some = select(Prompt.words).order_by(Prompt.id.desc()).limit(SAMPLE).subquery()
+    counted = [func.count().filter(having(session, [word], some.c.words)) for word in words]
+    counts = session.execute(select(*counted)).one()
+    most = max(SAMPLE // 100, *sorted(counts)[:1])
+    return [word for word, count in zip(words, counts, strict=True) if count <= most]
+
+
+def _tsquery(words: Sequence[str]) -> ColumnElement[str]:
     # There is neither quote nor backslash in a word.
     query = " & ".join(f"'{word}':*" for word in words[:MOST_WORDS])
     return cast(literal(query), TSQUERY)

@@ -19,9 +19,8 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     Select,
-    Subquery,
+    True_,
     and_,
-    exists,
     false,
     func,
     or_,
@@ -127,15 +126,18 @@ def _branches(session: Session, wanted: TaskFilter) -> list[ColumnElement[bool]]
     return branches or [false()]
 
 
-def _newest(branches: Sequence[ColumnElement[bool]], limit: int) -> Select[UUID]:
-    """The ids of the newest tasks of all branches together."""
+def _newest(
+    branches: Sequence[ColumnElement[bool]], limit: int, *, offset: int = 0
+) -> Select[UUID]:
+    """The ids of the newest tasks of all branches together, without the first ones of them."""
+    last = limit + offset
     each = [
-        select(Task.id).where(branch).order_by(Task.id.desc()).limit(limit) for branch in branches
+        select(Task.id).where(branch).order_by(Task.id.desc()).limit(last) for branch in branches
     ]
     if len(each) == 1:
-        return each[0]
+        return each[0].limit(limit).offset(offset or None)
     found = union_all(*(select(one.subquery()) for one in each)).subquery()
-    return select(found.c.id).order_by(found.c.id.desc()).limit(limit)
+    return select(found.c.id).order_by(found.c.id.desc()).limit(limit).offset(offset or None)
 
 
 def _newest_having(
@@ -146,20 +148,17 @@ def _newest_having(
     limit: int,
 ) -> Sequence[UUID] | None:
     """Looks through the `newest` tasks; None when they do not have all of the page."""
-    first = _newest(branches, newest).subquery()
-    having = search.having(session, search.words_of(sought))
-    query = (
-        select(first.c.id)
-        .join(Task, Task.id == first.c.id)
-        .outerjoin(Prompt, Prompt.task_id == first.c.id)
-        .where(or_(_ours(sought), _theirs(session, sought), having))
-        .order_by(first.c.id.desc())
-        .limit(limit)
+    boundary = session.scalar(_newest(branches, 1, offset=newest - 1))
+    # No joins, for which the databases might go through all tasks instead of these.
+    words = select(search.having(session, search.words_of(sought)))
+    either = or_(
+        _ours(sought),
+        _theirs(session, sought),
+        words.where(Prompt.task_id == Task.id).scalar_subquery(),
     )
-    ids = session.scalars(query).all()
-    if len(ids) == limit or _count(session, first) < newest:
-        return ids
-    return None
+    these = either if boundary is None else and_(Task.id >= boundary, either)
+    ids = session.scalars(_newest([and_(branch, these) for branch in branches], limit)).all()
+    return ids if boundary is None or len(ids) == limit else None
 
 
 def _all_having(
@@ -174,12 +173,11 @@ def _all_having(
     if words := search.words_of(sought):
         found.append(search.tasks_having(session, words))
     rare = union(*found).subquery()
-    query = select(rare.c.id).where(exists().where(Task.id == rare.c.id, fits))
+    query = select(rare.c.id)
+    if not isinstance(fits, True_):
+        # No join, as above.
+        query = query.where(select(fits).where(Task.id == rare.c.id).scalar_subquery())
     return session.scalars(query.order_by(rare.c.id.desc()).limit(limit)).all()
-
-
-def _count(session: Session, rows: Subquery) -> int:
-    return session.scalar(select(func.count()).select_from(rows)) or 0
 
 
 def _ours(sought: str) -> ColumnElement[bool]:
