@@ -4,7 +4,7 @@ PORT ?= 8000
 DATABASE ?= postgresql
 BIN := .venv/bin
 
-.PHONY: demo run test soak bench bench-streams check format requirements clean
+.PHONY: demo run test soak bench bench-streams bench-million check format requirements clean
 
 demo: .venv/runtime
 	@PORT=$(PORT) $(BIN)/python -m app demo $(if $(ONCE),--once)
@@ -26,6 +26,10 @@ bench: .venv/dev
 # What 200 streams cost a web process.
 bench-streams: .venv/dev
 	PYTHONPATH=. $(BIN)/python bench/streams.py
+
+# Minutes to fill the database, then how long each question takes.
+bench-million: .venv/dev
+	PYTHONPATH=. $(BIN)/python bench/million.py --database $(DATABASE)
 
 check: .venv/dev
 	$(BIN)/ruff format --check .
