@@ -67,8 +67,8 @@ def change(session: Session, endpoint: Endpoint, fields: Fields, actor: Actor) -
     if fields.get("enabled") is True:
         endpoint.disabled_at = endpoint.disabled_reason = None
     elif fields.get("enabled") is False and endpoint.disabled_at is None:
+        # Without a reason, which would be a problem to look at: somebody wanted it so.
         endpoint.disabled_at = db_now()
-        endpoint.disabled_reason = f"by {actor.name}"
     _audit(session, actor, f"change {', '.join(fields) or 'nothing'} of endpoint", endpoint)
     session.flush()
     session.refresh(endpoint)
@@ -192,9 +192,8 @@ def _trust(session: Session, endpoint: Endpoint) -> None:
 
 def _require_enabled(endpoint: Endpoint) -> None:
     if not endpoint.enabled:
-        raise ConflictError(
-            f"the endpoint is disabled ({endpoint.disabled_reason}): enable it first"
-        )
+        reason = f" ({endpoint.disabled_reason})" if endpoint.disabled_reason else ""
+        raise ConflictError(f"the endpoint is disabled{reason}: enable it first")
 
 
 def _new_secret() -> str:
