@@ -143,8 +143,12 @@ def seconds_between(started: str, ended: str) -> float:
 
 
 def keys_of(task: Json) -> set[str]:
-    """The keys under which a task's stored images and their thumbnails are in storage."""
+    """The keys under which a task's stored images, thumbnails and partial images are in storage."""
     keys = set()
+    for partial in task["partial_images"]:
+        id_ = partial["url"].rpartition("/")[2].split(".")[1]
+        extension = _EXTENSIONS[partial["content_type"]]
+        keys.add(f"partials/{task['task_id']}/{partial['index']}-{id_}.{extension}")
     for image in task["images"]:
         if image["status"] == "stored":
             # The address has the image's id in its token.

@@ -41,6 +41,7 @@ class Client:
         self.url = url
         self.token = token
         self.photo = f"{url}/photos/chelsea.png"
+        self.token = token or ""
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.pool = urllib3.PoolManager(retries=False, timeout=20.0)
 

@@ -180,6 +180,8 @@ def environment(port: int, database_url: str, sandbox: Sandbox, **settings: str)
         "DATABASE_URL": database_url,
         "ACEDATA_BASE_URL": sandbox.url,
         "ACEDATA_API_KEY": "sandbox",
+        "AGCLOUD_BASE_URL": sandbox.url,
+        "AGCLOUD_API_KEY": "sandbox",
         "ALLOW_PRIVATE_HOSTS": f"127.0.0.1:{sandbox.port},{subscriber.ADDRESS}/32",
         "LOG_FORMAT": "json",
         **settings,
