@@ -3,7 +3,7 @@
 cli           the command, whose help lists all that goes wrong on request
 server        a running sandbox; application  its addresses
 acedata       Ace Data Cloud's protocol; agcloud  AGCloud's; refusals  what both may refuse
-submissions   a request as an `Edit` and as wishes; fields, rules  what a provider accepts
+submissions   a request as an `Edit` and as wishes, by the rules of the service; fields  what it says
 studio        does an edit: rendering, effects; spoiling  wrong image files
 gallery       the pictures as files; hosting  how they are given out
 callbacks     results to the callback URL; chunking  without a length

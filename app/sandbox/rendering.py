@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps, Unidentif
 from app.errors import ProviderError
 from app.sandbox import effects
 from app.sandbox.edits import Edit, bad_request
-from app.sandbox.rules import INPUT_FORMATS
 
+INPUT_FORMATS = ("PNG", "WEBP", "JPEG")
 _MAX_INPUT_PIXELS = 64_000_000
 _DEFAULT_QUALITY = 90
 

@@ -181,5 +181,5 @@ def test_it_knows_nothing_of_flask_and_little_of_the_service() -> None:
     ours = {name.split(".")[1] for name in modules if name.startswith("app.")}
 
     assert "flask" not in modules
-    # The configuration comes with `outbound`.
-    assert ours == {"config", "errors", "outbound", "sandbox", "wire"}
+    # The configuration comes with `outbound`; what a submission may be, from `providers`.
+    assert ours == {"config", "errors", "outbound", "providers", "sandbox", "wire"}

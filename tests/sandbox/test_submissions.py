@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from app.sandbox import rules
 from tests.sandbox.client import EDITS, Client
 
 Start = Callable[..., Client]
@@ -59,11 +58,11 @@ def test_any_token_will_do_unless_one_is_asked_for(start: Start) -> None:
         ({"image": "no link"}, "image"),
         ({"image": ["http://127.0.0.1/", "file:///etc/passwd"]}, "image"),
         ({"image": ["http://127.0.0.1/x"] * 17}, "16"),
-        ({"n": 0}, "n must"),
-        ({"n": 11}, "n must"),
-        ({"n": "two"}, "n must"),
-        ({"n": True}, "n must"),
-        ({"n": 1.5}, "n must"),
+        ({"n": 0}, "n: expected"),
+        ({"n": 11}, "n: expected"),
+        ({"n": "two"}, "n: expected"),
+        ({"n": True}, "n: expected"),
+        ({"n": 1.5}, "n: expected"),
         ({"size": "big"}, "size"),
         ({"size": "0x0"}, "size"),
         ({"size": "3841x16"}, "size"),
@@ -83,12 +82,12 @@ def test_any_token_will_do_unless_one_is_asked_for(start: Start) -> None:
         ({"model": "dall-e-2", "prompt": "x" * 1001}, "prompt"),
         ({"model": "dall-e-2", "size": "512x256"}, "size"),
         ({"model": "dall-e-2", "quality": "high"}, "quality"),
-        ({"model": "dall-e-2", "image": ["http://127.0.0.1/x"] * 2}, "one image"),
-        ({"model": "dall-e-3", "n": 2}, "n must"),
+        ({"model": "dall-e-2", "image": ["http://127.0.0.1/x"] * 2}, "image: expected"),
+        ({"model": "dall-e-3", "n": 2}, "n: expected"),
         ({"model": "gpt-image-1", "size": "512x512"}, "size"),
         ({"model": "gpt-image-2", "size": "1000x1000"}, "multiples of 16"),
-        ({"model": "gpt-image-2:official", "size": "512x512"}, "655360"),
-        ({"model": "gpt-image-2", "size": "3840x1264"}, "three times"),
+        ({"model": "gpt-image-2:official", "size": "512x512"}, "655,360"),
+        ({"model": "gpt-image-2", "size": "3840x1264"}, "3:1"),
     ],
 )
 def test_a_broken_rule_is_named_and_nothing_is_paid(
@@ -112,7 +111,7 @@ def test_a_broken_rule_is_named_and_nothing_is_paid(
         {"model": "gpt-image-2", "size": "1024x640", "input_fidelity": "high"},
         {"model": "nano-banana", "size": "300x200", "n": 2},
         {"model": "model-of-tomorrow", "size": "300x200", "unheard_of": {"x": 1}},
-        {"size": "300x200", "n": "2", "stream": True, "user": "me"},
+        {"size": "300x200", "n": 2, "stream": True, "user": "me"},
     ],
 )
 def test_what_a_model_takes_is_taken(client: Client, fields: dict[str, Any]) -> None:
@@ -131,14 +130,14 @@ def test_a_body_that_is_no_object_or_without_end_is_refused(client: Client) -> N
     ("files", "name"),
     [
         ([], "image is missing"),
-        ([("image", b"")], "no PNG"),
-        ([("image", b"<svg/>")], "no PNG"),
-        ([("image", image(form="GIF"))], "no PNG"),
+        ([("image", b"")], "expected png or webp or jpeg"),
+        ([("image", b"<svg/>")], "expected png or webp or jpeg"),
+        ([("image", image(form="GIF"))], "expected png or webp or jpeg"),
         ([("image", image())] * 17, "16"),
         ([("image", image()), ("mask", image())], "alpha"),
         ([("image", image()), ("mask", image((8, 9), "RGBA"))], "8x9"),
-        ([("image", image()), ("mask", large_png(4 * 2**20))], "mask has"),
-        ([("image", large_png(50 * 2**20))], "image has"),
+        ([("image", image()), ("mask", large_png(4 * 2**20))], "mask: expected"),
+        ([("image", large_png(50 * 2**20))], "image: expected"),
     ],
 )
 def test_files_are_judged_before_they_are_paid_for(
@@ -167,7 +166,7 @@ def test_a_link_in_a_form_will_do_but_not_with_a_mask(client: Client) -> None:
 
 
 def test_sixteen_images_will_do(client: Client) -> None:
-    assert client.submit(image=[client.photo] * rules.MAX_IMAGES).status == 200
+    assert client.submit(image=[client.photo] * 16).status == 200
 
 
 def test_an_unknown_address_or_method_is_refused_in_json(client: Client) -> None:

@@ -10,6 +10,7 @@ from werkzeug import Response
 from werkzeug.routing import Rule
 
 from app.errors import ProviderError
+from app.providers.acedata import RULES
 from app.sandbox import fields, submissions
 from app.sandbox.acedata import envelopes, lookups
 from app.sandbox.acedata.work import Job, Work
@@ -56,7 +57,7 @@ class Acedata:
         own_trace_id = fields.text(given, "trace_id")
         request.trace_id = own_trace_id or request.trace_id
         url = fields.link(given, "callback_url")
-        edit, asked = submissions.read(request, given)
+        edit, asked = submissions.read(request, given, RULES)
         wishes = {**self._parts.options.misbehaviours, **asked}
         # A client that names nothing is known by what it asks for.
         key = own_trace_id or edit.prompt

@@ -13,6 +13,7 @@ from werkzeug import Response
 from werkzeug.routing import Rule
 
 from app.errors import ProviderError
+from app.providers.agcloud import RULES
 from app.sandbox import fields, rendering, submissions
 from app.sandbox.agcloud import envelopes
 from app.sandbox.edits import Edit, bad_request
@@ -67,13 +68,11 @@ class Agcloud:
         given = dict(fields.read(request))
         # Not among its fields: the form of the answer is not for the caller to choose.
         given.pop("response_format", None)
-        edit, asked = submissions.read(request, given)
+        edit, asked = submissions.read(request, given, RULES)
         if any(isinstance(image, str) for image in edit.images):
             raise bad_request("image must be a file")
-        partials = fields.integer(given, "partial_images", 0, 3)
+        partials = int(given.get("partial_images") or 0)
         stream = fields.flag(given, "stream")
-        if partials is not None and not stream:
-            raise bad_request("partial_images goes with stream only")
         wishes = {**self._parts.options.misbehaviours, **asked}
         request_id = request.headers.get("X-Request-Id", "")
         name = request_id or edit.prompt
@@ -84,7 +83,7 @@ class Agcloud:
         if lost := self._refusals.after(name, wishes):
             raise lost
         quality = fields.text(given, "quality") or "auto"
-        call = _Call(request, task.key, edit, quality, partials or 0, wishes)
+        call = _Call(request, task.key, edit, quality, partials, wishes)
         return self._streamed(call) if stream else self._whole(call)
 
     def _whole(self, call: _Call) -> Response:
