@@ -58,6 +58,20 @@ def test_what_does_not_fit_as_a_whole_is_taken_out_again(sqlite_parts: Services)
         storage.open(storage.deleted[0])
 
 
+def test_what_its_task_was_not_made_for_is_taken_out_again(sqlite_parts: Services) -> None:
+    def fail() -> None:
+        with uploads.stored(sqlite_parts, new_id(), [upload(Role.IMAGE, RED)]) as rows:
+            keys.append(str(rows[0].key))
+            sqlite_parts.storage.open(keys[0]).close()
+            raise ZeroDivisionError
+
+    keys: list[str] = []
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with pytest.raises(MissingObjectError):
+        sqlite_parts.storage.open(keys[0])
+
+
 def test_files_are_fetched_before_any_is_sent(sqlite_parts: Services) -> None:
     parts = sqlite_parts
     given = [upload(Role.IMAGE, RED), upload(Role.IMAGE, BLUE), upload(Role.MASK, RED)]

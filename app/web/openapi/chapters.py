@@ -9,6 +9,9 @@ from app.web.openapi.submission import model_limits
 
 Json = Mapping[str, Any]
 
+# What any call with a key may be answered with: said once, not with each of them.
+EVERYWHERE = frozenset({"401", "403", "429"})
+
 _SHAPE = "#/components/schemas/"
 
 
@@ -67,6 +70,9 @@ def chapters(document: Json) -> list[Chapter]:
                 chapter[-1] = replace(chapter[-1], names=(*chapter[-1].names, *call.names))
             else:
                 chapter.append(call)
+    for methods in document["webhooks"].values():
+        for operation in methods.values():
+            calls[operation["tags"][0]].append(_call("POST your endpoint", operation))
     return [Chapter(name, tuple(each)) for name, each in calls.items()]
 
 
@@ -99,7 +105,11 @@ def _call(name: str, operation: Json) -> Call:
         ),
         tuple(_bodies(operation.get("requestBody", {}).get("content", {}))),
         tuple(_bodies(success.get("content", {}))),
-        tuple((status, each["description"]) for status, each in operation["responses"].items()),
+        tuple(
+            (status, each["description"])
+            for status, each in operation["responses"].items()
+            if status not in EVERYWHERE
+        ),
     )
 
 
