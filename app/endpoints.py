@@ -165,10 +165,11 @@ def _send_missing(services: Services, endpoint: Endpoint, first: UUID, session: 
     sent = exists().where(
         Delivery.message_id == Event.message_id, Delivery.endpoint_id == endpoint.id
     )
+    forgotten = exists().where(Message.id == Event.message_id, Message.body.is_(None))
     words = [type_.removeprefix("task.") for type_ in endpoint.events or messages.TYPES]
     missing = (
         select(Event)
-        .where(Event.message_id >= first, Event.event.in_(words), ~sent)
+        .where(Event.message_id >= first, Event.event.in_(words), ~sent, ~forgotten)
         # What is pending will be sent by the relay.
         .where(~Event.pending)
         .order_by(Event.message_id)

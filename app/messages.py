@@ -17,7 +17,7 @@ from app import deliveries, jobs, reports
 from app.bulk import Given, for_each, insert_all, insertion, together
 from app.columns import db_now
 from app.events import PUSHED, Happened
-from app.models import FINAL, Delivery, Endpoint, Event, ImageStatus, Message, Task, new_id
+from app.models import FINAL, Delivery, Endpoint, Event, Image, ImageStatus, Message, Task, new_id
 from app.reports import rfc3339
 from app.services import Services
 
@@ -160,18 +160,8 @@ def send(services: Services, session: Session, events: Sequence[Event], endpoint
 def example(services: Services, session: Session, endpoint: Endpoint) -> Delivery:
     """An example of an event that the endpoint wants, on its way to it."""
     types = endpoint.events or [f"task.{Happened.SUCCEEDED}"]
-    now = datetime.now(UTC)
-    task = Task(
-        id=new_id(),
-        provider=services.config.default_provider,
-        status=types[0].removeprefix("task."),
-        prompt="an example",
-        request={"prompt": "an example"},
-        labels={},
-        created_at=now,
-    )
-    document = reports.tasks_in_full(services, session, [task])[task.id]
-    body = {"type": types[0], "timestamp": rfc3339(now), "data": document}
+    document = _example_task(services, session, types[0].removeprefix("task."))
+    body = {"type": types[0], "timestamp": document["created_at"], "data": document}
     message = Message(id=new_id(), type=types[0], body=json.dumps(body).encode())
     delivery = Delivery(
         id=new_id(),
@@ -187,6 +177,35 @@ def example(services: Services, session: Session, endpoint: Endpoint) -> Deliver
     session.refresh(delivery)
     jobs.enqueue(session, deliveries.job_for(delivery.id, endpoint.id, None, None))
     return delivery
+
+
+def _example_task(services: Services, session: Session, word: str) -> Json:
+    """A task that there never was, with all that one shows."""
+    failed = word == Happened.FAILED
+    task = Task(
+        id=new_id(),
+        provider=services.config.default_provider,
+        status=word,
+        prompt="an example",
+        request={"prompt": "an example"},
+        labels={},
+        error_code="example" if failed else None,
+        error_message="an example" if failed else None,
+        created_at=datetime.now(UTC),
+    )
+    image = Image(
+        id=new_id(),
+        index=0,
+        status=ImageStatus.STORED,
+        key="example.png",
+        content_type="image/png",
+        size=1_234_567,
+        width=1024,
+        height=1536,
+    )
+    document = reports.tasks_in_full(services, session, [task])[task.id]
+    images = [reports.image_of(services, image)] if word == Happened.SUCCEEDED else []
+    return {**document, "images": images}
 
 
 def _unlocked(session: Session, ids: Iterable[UUID]) -> Mapping[UUID, Task]:

@@ -7,7 +7,7 @@ from app.reports.pages import TaskFilter, choices
 from app.reports.problems import Problem, Trouble, worker_seen
 from app.reports.rates import Figures, Spread, figures_since, models_since, summed
 from app.reports.rows import TaskRow, task_rows, tasks_for_page
-from app.reports.shown import entry, rfc3339, task_in_full, tasks_in_full, tasks_in_short
+from app.reports.shown import entry, image_of, rfc3339, task_in_full, tasks_in_full, tasks_in_short
 
 __all__ = [
     "Acceptance",
@@ -25,6 +25,7 @@ __all__ = [
     "figures_since",
     "find_picture",
     "find_task",
+    "image_of",
     "list_callbacks",
     "list_tasks",
     "models_since",

@@ -85,7 +85,7 @@ def _short(services: Services, task: Task, pictures: _Pictures) -> Json:
         "model": task.model,
         "prompt": task.prompt,
         "metadata": task.labels,
-        "images": [_image(services, image) for image in pictures.images[task.id]],
+        "images": [image_of(services, image) for image in pictures.images[task.id]],
         "partial_images": [_partial(services, row) for row in pictures.partials[task.id]],
         "usage": task.usage,
         "error": error,
@@ -97,7 +97,8 @@ def _short(services: Services, task: Task, pictures: _Pictures) -> Json:
     }
 
 
-def _image(services: Services, image: Image) -> Json:
+def image_of(services: Services, image: Image) -> Json:
+    """An image of a result as its task shows it."""
     stored = image.status is ImageStatus.STORED
     extension = image.key.rpartition(".")[2] if image.key else ""
     shown: Json = {

@@ -140,23 +140,31 @@ def test_all_of_it_is_for_admins_and_names_nobody_that_is_not_there(
             assert error_of(answer, 404)["message"].endswith(f"{id_!r}")
 
 
-def test_a_test_goes_to_that_endpoint_also_when_it_is_disabled(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "word", "images", "error"),
+    [(["task.failed"], "failed", 0, "example"), (None, "succeeded", 1, None)],
+)
+def test_a_test_goes_to_that_endpoint_also_when_it_is_disabled(
+    site: Site, wanted: list[str] | None, word: str, images: int, error: str | None
+) -> None:
     with running_site() as host:
         parts = site.parts
         url = host.serve("/hook", b"thanks")
-        endpoint = make_endpoint(parts, url, events=["task.failed"], enabled=False)
+        endpoint = make_endpoint(parts, url, events=wanted, enabled=False)
         path = f"/v1/endpoints/{endpoint.id}"
         delivery = call(site, "POST", f"{path}/test")
         assert (delivery["status"], delivery["type"], delivery["task_id"]) == (
             "pending",
-            "task.failed",
+            f"task.{word}",
             None,
         )
         run_next(parts, Kind.DELIVER)
 
         (request,) = host.asked("/hook")
     assert request.headers["webhook-id"] == delivery["event_id"]
-    assert request.json["data"]["status"] == "failed"
+    data = request.json["data"]
+    assert (data["status"], len(data["images"])) == (word, images)
+    assert (data["error"] or {}).get("code") == error
     (kept,) = call(site, "GET", f"{path}/deliveries")["items"]
     assert kept["status"] == "delivered"
     (attempt,) = kept["attempts"]
@@ -229,13 +237,14 @@ def test_what_cannot_be_sent_again_is_a_conflict(sqlite_site: Site, why: str) ->
     (delivery,) = shown(parts)
     answer = sqlite_site.call("POST", f"/v1/deliveries/{delivery['id']}/retry")
     assert why in error_of(answer, 409)["message"]
-    recovered = sqlite_site.call(
-        "POST", f"/v1/endpoints/{endpoint.id}/recover", json={"since": "2026-01-01"}
-    )
-    if "disabled" in why:
-        assert why in error_of(recovered, 409)["message"]
-    else:
-        assert json_of(recovered) == {"count": 0}
+    for each in (endpoint, make_endpoint(parts, enabled="disabled" not in why)):
+        recovered = sqlite_site.call(
+            "POST", f"/v1/endpoints/{each.id}/recover", json={"since": "2026-01-01"}
+        )
+        if "disabled" in why:
+            assert "the endpoint is disabled" in error_of(recovered, 409)["message"]
+        else:
+            assert json_of(recovered) == {"count": 0}
 
 
 def test_what_was_not_delivered_is_recovered_under_the_same_ids(site: Site) -> None:
