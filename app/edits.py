@@ -1,6 +1,7 @@
 """An edit on its way to the provider: created, submitted once, and what becomes of that."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -34,6 +35,9 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 SUBMIT_LIMITS = Limits(connect=10, read=120, total=180, bytes=64 * 2**20)
+# The slowest line that files are sent over, in bytes a second: to give up too early leaves in doubt
+# what the provider has got.
+SLOWEST_LINE = 2**19
 
 # The fields of a submission that are for this service, not for the provider.
 OUR_RULES = Rules(
@@ -214,6 +218,12 @@ def edit_of(services: Services, task: Task, files: tuple[File, ...]) -> Edit:
     return Edit(task.id, fields, f"{services.config.public_url}/callbacks/{token}", files)
 
 
+def limits_for(files: Sequence[File]) -> Limits:
+    """How long a submission with these files may take."""
+    seconds = sum(file.size for file in files) / SLOWEST_LINE
+    return replace(SUBMIT_LIMITS, total=SUBMIT_LIMITS.total + seconds)
+
+
 def once(job: Job, send: Callable[[], T]) -> T | Unknown:
     """What `send` gives, which pays; `Unknown` when something goes wrong after the first byte.
 
@@ -236,7 +246,7 @@ def once(job: Job, send: Callable[[], T]) -> T | Unknown:
 def _send(services: Services, task: Task, files: tuple[File, ...]) -> Submission:
     provider = services.providers[task.provider]
     request = provider.submit_request(edit_of(services, task, files))
-    return provider.read_submission(services.outbound.call(request, SUBMIT_LIMITS))
+    return provider.read_submission(services.outbound.call(request, limits_for(files)))
 
 
 def _http_status(error: BaseException) -> int:

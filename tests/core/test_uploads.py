@@ -9,10 +9,11 @@ import pytest
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-from app import uploads
+from app import edits, uploads
 from app.errors import MissingObjectError, StorageError
 from app.jobs import Kind
 from app.models import Role, Task, new_id
+from app.providers.base import File
 from app.providers.rules import facts_of
 from app.services import Services
 from app.storage.local import LocalStorage
@@ -70,6 +71,12 @@ def test_what_its_task_was_not_made_for_is_taken_out_again(sqlite_parts: Service
         fail()
     with pytest.raises(MissingObjectError):
         sqlite_parts.storage.open(keys[0])
+
+
+def test_many_large_files_may_take_their_time_to_the_provider() -> None:
+    large = File("image", "a", "image/png", 50 * 2**20, io.BytesIO)
+    assert edits.limits_for(()).total == 180
+    assert edits.limits_for((large,) * 16).total == 180 + 1600
 
 
 def test_files_are_fetched_before_any_is_sent(sqlite_parts: Services) -> None:
