@@ -6,19 +6,22 @@ It reads nothing while nobody listens.
 """
 
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from queue import Empty, SimpleQueue
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import structlog
+from sqlalchemy import select
 
 from app import changes, events
 from app.changes import Change, Position
 from app.db import is_outage
 from app.errors import UnavailableError
+from app.models import ApiKey, Task
 from app.services import Services
 from app.web.frames import Form, Frame, frames
+from app.web.listeners import Listener
 
 log = structlog.get_logger()
 
@@ -32,54 +35,10 @@ HELD_BACK_SECONDS = (0.01, 0.5)
 # What comes in quick succession is told together, for each stream costs a change of threads.
 PAUSE_SECONDS = 0.02
 PAUSE_SECONDS_PER_LISTENER = 0.001
-# How much may wait for a client that reads slowly.
-QUEUED_BYTES = 4 * 2**20
-
-
-class Listener:
-    """A stream's queue: of all tasks, or of one.
-
-    `cut` is called when the client cannot follow; it resumes where it was.
-    """
-
-    def __init__(self, form: Form, task_id: UUID | None, cut: Callable[[], None]) -> None:
-        self.form = form
-        self.task_id = task_id
-        # Up to where it has been told, when that is further than the reader was as it joined.
-        self.told = changes.BEGINNING
-        self._cut = cut
-        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
-        # Each is changed by one thread only.
-        self._put = 0
-        self._taken = 0
-
-    def put(self, data: bytes) -> None:
-        """Queue `data`; never waits."""
-        queued = self._put - self._taken
-        if queued and queued + len(data) > QUEUED_BYTES:
-            log.warning("stream cut off", action="cut", queued=queued)
-            self._cut()
-            self.end()
-            return
-        self._put += len(data)
-        self._queue.put(data)
-
-    def end(self) -> None:
-        """Nothing more comes after what is queued."""
-        self._queue.put(None)
-
-    def take(self, seconds: float) -> tuple[bytes, bool]:
-        """What is queued, waiting for it up to `seconds`, and whether that was the last."""
-        pieces: list[bytes] = []
-        try:
-            piece = self._queue.get(timeout=max(seconds, 0))
-            while piece is not None:
-                pieces.append(piece)
-                self._taken += len(piece)
-                piece = self._queue.get_nowait()
-        except Empty:
-            return b"".join(pieces), False
-        return b"".join(pieces), True
+# How much is told at once, if more than one event is that long: whoever reads well can follow.
+TOLD_BYTES = 2**20
+# How often to see whether somebody may not listen any more, or has nothing left to hear of.
+CHECK_SECONDS = 15.0
 
 
 # The events of some changes, for each form in which somebody wants to hear of them.
@@ -89,8 +48,10 @@ Told = Mapping[Form, Sequence[Frame]]
 class Broadcast:
     """The reader, and who listens to it; its thread lives as long as somebody does."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, *, check_seconds: float = CHECK_SECONDS) -> None:
         self._services = services
+        self._check_seconds = check_seconds
+        self._check_at = 0.0
         self._lock = threading.Lock()
         self._listeners: set[Listener] = set()
         # Up to where all listeners have been told; None while there is no reader.
@@ -114,6 +75,7 @@ class Broadcast:
                 raise UnavailableError("this process is about to end")
             if self._position is None:
                 self._position = now
+                self._check_at = time.monotonic() + self._check_seconds
                 threading.Thread(target=self._read, name="broadcast", daemon=True).start()
             # What a client says may be after everything that there is: a database was put back.
             listener.told = max(self._position, min(start or now, now))
@@ -148,6 +110,7 @@ class Broadcast:
             self._woken.clear()
             try:
                 pause = self._look(position)
+                self._check()
             except Exception as error:
                 pause = self._endure(error)
             self._woken.wait(pause)
@@ -166,7 +129,7 @@ class Broadcast:
         if settled:
             self._held_back = HELD_BACK_SECONDS[0]
             self._ended.wait(self._tell(settled))
-        if len(settled) == BATCH:
+        if len(settled) == BATCH or (settled and self._position != settled[-1].position):
             return 0
         if len(settled) == len(found):
             return self._poll
@@ -187,8 +150,9 @@ class Broadcast:
                     if ids - covered.get(form, frozenset())
                 }
                 if not missing:
-                    woken = self._pass_on(told, settled[0].position)
-                    self._position = settled[-1].position
+                    last = _fitting(told) or settled[-1].position
+                    woken = self._pass_on(told, settled[0].position, last)
+                    self._position = last
                     return max(PAUSE_SECONDS, woken * PAUSE_SECONDS_PER_LISTENER)
             # Not in the lock; whoever has joined meanwhile may want something else.
             with self._services.db.reading() as session:
@@ -207,8 +171,9 @@ class Broadcast:
                 wanted[listener.form] = wanted[listener.form] | {listener.task_id}
         return {form: frozenset(ids) for form, ids in wanted.items()}
 
-    def _pass_on(self, told: Told, first: Position) -> int:
-        """Queue the events, which begin with `first`; how many streams that wakes."""
+    def _pass_on(self, told: Told, first: Position, last: Position) -> int:
+        """Queue the events from `first` to `last`; how many streams that wakes."""
+        told = {form: [f for f in each if f.position <= last] for form, each in told.items()}
         whole = {form: b"".join(frame.data for frame in each) for form, each in told.items()}
         of_one = {form: _by_task(each) for form, each in told.items()}
         woken = 0
@@ -229,12 +194,42 @@ class Broadcast:
                 listener.end()
         return woken
 
+    def _check(self) -> None:
+        """End the streams of keys that were revoked and of tasks that were deleted: no event tells."""
+        if time.monotonic() < self._check_at:
+            return
+        self._check_at = time.monotonic() + self._check_seconds
+        with self._lock:
+            listeners = list(self._listeners)
+        key_ids = {listener.key_id for listener in listeners}
+        task_ids = {listener.task_id for listener in listeners if listener.task_id is not None}
+        with self._services.db.reading() as session:
+            valid = select(ApiKey.id).where(ApiKey.id.in_(key_ids), ApiKey.revoked_at.is_(None))
+            there = select(Task.id).where(Task.id.in_(task_ids))
+            good_keys, tasks = set(session.scalars(valid)), set(session.scalars(there))
+        for listener in listeners:
+            if listener.key_id not in good_keys or listener.task_id not in {None, *tasks}:
+                listener.end()
+
     def _endure(self, error: Exception) -> float:
         if is_outage(error):
             log.warning("database away, streams wait", action="broadcast", error=str(error))
         else:
             log.error("streams wait", action="broadcast", exc_info=error)
         return OUTAGE_PAUSE_SECONDS
+
+
+def _fitting(told: Told) -> Position | None:
+    """The last position up to which all this is not too long; None when it is all short enough."""
+    lasts = []
+    for each in told.values():
+        length = 0
+        for before, frame in zip([None, *each], each, strict=False):
+            length += len(frame.data)
+            if before is not None and length > TOLD_BYTES:
+                lasts.append(before.position)
+                break
+    return min(lasts, default=None)
 
 
 def _by_task(told: Sequence[Frame]) -> Mapping[UUID, Sequence[Frame]]:

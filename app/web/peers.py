@@ -15,8 +15,9 @@ class Peer:
     def __init__(self, environ: Mapping[str, Any]) -> None:
         self._socket: socket.socket | None = environ.get("gunicorn.socket")
         if self._socket is not None and self._socket.family != socket.AF_UNIX:
-            # A client whose machine or network went away never says so: the kernel gives it up.
-            with suppress(OSError):
+            # A client whose machine or network went away never says so: the kernel gives it up, and
+            # one that never reads.  Only Linux has it.
+            with suppress(OSError, AttributeError):
                 self._socket.setsockopt(
                     socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNCONFIRMED_MS
                 )

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from uuid import UUID
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 from flask.typing import ResponseReturnValue
 
 from app import changes, reports
@@ -15,8 +15,9 @@ from app.errors import InvalidFieldError, UnavailableError
 from app.models import Scope
 from app.services import Services
 from app.web.auth import requires, signed_in
-from app.web.broadcast import Broadcast, Listener
+from app.web.broadcast import Broadcast
 from app.web.frames import Form, Frame, frames
+from app.web.listeners import Listener
 from app.web.peers import Peer
 from app.web.state import broadcast, services, waiters
 
@@ -28,7 +29,7 @@ LOOK_SECONDS = 5.0
 # How soon a browser comes again after it was cut off.
 RETRY_MS = 1000
 # How many changes that were missed are read at once.
-PAGE = 200
+PAGE = 50
 
 
 @bp.get("/v1/events")
@@ -67,7 +68,9 @@ def event_stream(form: Form = Form.SHORT, *, task_id: UUID | None = None) -> Res
     start = _last_event_id()
     with ExitStack() as stack:
         stack.enter_context(waiters().place())
-        stream = _Stream(services(), broadcast(), Peer(request.environ), form, task_id)
+        peer = Peer(request.environ)
+        listener = Listener(form, task_id, g.key.id, peer.cut)
+        stream = _Stream(services(), broadcast(), peer, listener)
         stack.callback(stream.leave)
         if start is None:
             # Before the answer begins: what happens from then on is told.
@@ -76,33 +79,30 @@ def event_stream(form: Form = Form.SHORT, *, task_id: UUID | None = None) -> Res
         # Also when not a single piece was asked for.
         response.call_on_close(stack.pop_all().close)
     response.headers["Cache-Control"] = "no-store"
+    # For whoever is cut off before the first event.
+    response.headers["Last-Event-ID"] = str(start or stream.joined)
     # nginx would collect the events before it passes them on.
     response.headers["X-Accel-Buffering"] = "no"
     return response
 
 
 class _Stream:
-    """One answer; of the task `task_id`, or of all tasks if it is None."""
+    """One answer; `joined` is up to where nothing is left to be told by whom it has joined."""
 
     def __init__(
-        self,
-        services: Services,
-        broadcast: Broadcast,
-        peer: Peer,
-        form: Form,
-        task_id: UUID | None,
+        self, services: Services, broadcast: Broadcast, peer: Peer, listener: Listener
     ) -> None:
         self._services = services
         self._broadcast = broadcast
         self._peer = peer
-        self._form = form
-        self._task_id = task_id
-        self._listener = Listener(form, task_id, peer.cut)
-        self._joined = changes.BEGINNING
+        self._listener = listener
+        self._form = listener.form
+        self._task_id = listener.task_id
+        self.joined = changes.BEGINNING
 
     def join(self, start: Position | None = None) -> None:
         """Be told what happens from now on, or after `start`, whichever is later."""
-        self._joined = self._broadcast.join(self._listener, start)
+        self.joined = self._broadcast.join(self._listener, start)
 
     def leave(self) -> None:
         """Be told nothing more."""
@@ -111,7 +111,7 @@ class _Stream:
     def pieces(self, start: Position | None) -> Iterator[bytes]:
         """What is sent; without `start` nothing has been missed, but `join` was called."""
         # The first piece takes the headers with it.
-        yield self._opening(start or self._joined)
+        yield self._opening(start or self.joined)
         try:
             before = self._state() if start is None else self._missed(start)
             for told in before:
@@ -134,7 +134,7 @@ class _Stream:
     def _state(self) -> Iterator[list[Frame]]:
         """How the task is; nothing for a stream of all tasks."""
         if self._task_id is not None:
-            yield self._frames([Change(self._joined, self._task_id, None)])
+            yield self._frames([Change(self.joined, self._task_id, None)])
 
     def _missed(self, start: Position) -> Iterator[list[Frame]]:
         """What happened after `start`, up to where the listener is told the rest."""
@@ -145,12 +145,12 @@ class _Stream:
             yield self._frames(page)
         # Only now: while much is caught up with, nothing should queue.
         self.join(start)
-        while page := self._page(start, self._joined):
+        while page := self._page(start, self.joined):
             anything = True
             start = page[-1].position
             yield self._frames(page)
         if not anything and self._task_id is not None:
-            state = self._frames([Change(self._joined, self._task_id, None)])
+            state = self._frames([Change(self.joined, self._task_id, None)])
             if any(frame.final for frame in state):
                 yield state
 

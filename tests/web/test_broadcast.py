@@ -7,15 +7,16 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, select
 
-from app import changes, events
+from app import changes, events, keys
 from app.changes import Position
 from app.events import Fact, Happened
-from app.models import Task
+from app.models import ApiKey, Scope, Task, new_id
 from app.services import Services
-from app.web.broadcast import QUEUED_BYTES, Broadcast, Listener
+from app.web.broadcast import Broadcast
 from app.web.frames import Form
+from app.web.listeners import QUEUED_BYTES, Listener
 from tests.factories import eventually, make_task
 
 WRITERS = 8
@@ -31,8 +32,13 @@ def broadcast(parts: Services) -> Iterator[Broadcast]:
 
 
 @contextmanager
-def listener(broadcast: Broadcast, **options: Any) -> Iterator[Listener]:
-    one = Listener(Form.BRIEF, options.get("task_id"), options.get("cut", lambda: None))
+def listener(parts: Services, broadcast: Broadcast, **options: Any) -> Iterator[Listener]:
+    with parts.db.transaction() as session:
+        name = f"listener {new_id()}"
+        keys.create(session, parts.signing, name, {Scope.READ})
+        key_id = session.scalars(select(ApiKey.id).filter_by(name=name)).one()
+    form, cut = options.get("form", Form.BRIEF), options.get("cut", lambda: None)
+    one = Listener(form, options.get("task_id"), key_id, cut)
     broadcast.join(one, options.get("start"))
     try:
         yield one
@@ -77,7 +83,10 @@ def test_of_what_many_write_at_once_everybody_hears_all_once(
                     # Others get later ids, and commit earlier.
                     session.flush()
 
-    with listener(broadcast) as one, listener(broadcast, task_id=tasks[0].id) as of_one:
+    with (
+        listener(parts, broadcast) as one,
+        listener(parts, broadcast, task_id=tasks[0].id) as of_one,
+    ):
         start = one.told
         writers = [threading.Thread(target=write_many, args=(n,)) for n in range(WRITERS)]
         for writer in writers:
@@ -98,7 +107,7 @@ def test_what_is_held_back_is_told_when_the_other_transaction_has_ended(
     parts, broadcast = postgres_parts, Broadcast(postgres_parts)
     parts.db.listen()
     task = make_task(parts)
-    with listener(broadcast) as one:
+    with listener(parts, broadcast) as one:
         with parts.db.transaction() as session:
             events.record(session, Fact(task.id, Happened.CONFLICT))
             session.flush()
@@ -115,12 +124,43 @@ def test_who_cannot_follow_is_cut_off_and_holds_nobody_up(
     parts, broadcast = sqlite_parts, Broadcast(sqlite_parts)
     cut = threading.Event()
     task = make_task(parts)
-    with listener(broadcast) as quick, listener(broadcast, cut=cut.set) as slow:
+    with listener(parts, broadcast) as quick, listener(parts, broadcast, cut=cut.set) as slow:
         slow.put(QUEUED_BYTES * b"x")
         write(parts, task)
         assert len(heard(quick, 1)) == 1
         eventually(cut.is_set)
         assert slow.take(0) == (QUEUED_BYTES * b"x", True)
+
+
+def test_whose_key_was_revoked_or_whose_task_was_deleted_hears_no_more(
+    sqlite_parts: Services,
+) -> None:
+    parts, broadcast = sqlite_parts, Broadcast(sqlite_parts, check_seconds=0.1)
+    task, kept = make_task(parts), make_task(parts)
+    with (
+        listener(parts, broadcast, task_id=task.id) as of_task,
+        listener(parts, broadcast) as revoked,
+        listener(parts, broadcast, task_id=kept.id) as stays,
+    ):
+        with parts.db.transaction() as session:
+            session.delete(session.get_one(Task, task.id))
+            session.get_one(ApiKey, revoked.key_id).revoked_at = kept.created_at
+        assert of_task.take(15) == (b"", True)
+        assert revoked.take(15) == (b"", True)
+        assert stays.take(0.5) == (b"", False)
+
+
+def test_events_that_are_long_come_in_pieces_that_clients_can_follow(
+    sqlite_parts: Services,
+) -> None:
+    parts, broadcast = sqlite_parts, Broadcast(sqlite_parts)
+    task = make_task(parts, prompt=100_000 * "x")
+    with listener(parts, broadcast, form=Form.SHORT) as one:
+        write(parts, task, 100)
+        pieces: list[bytes] = []
+        while sum(len(ids_in(piece)) for piece in pieces) < 100:
+            pieces.append(one.take(15)[0])
+            assert 0 < len(pieces[-1]) <= QUEUED_BYTES
 
 
 def test_what_the_database_does_is_the_same_for_one_and_for_many_and_nothing_for_none(
@@ -136,7 +176,7 @@ def test_what_the_database_does_is_the_same_for_one_and_for_many_and_nothing_for
 
     def asked(listeners: int) -> int:
         with ExitStack() as stack:
-            ones = [stack.enter_context(listener(broadcast)) for _ in range(listeners)]
+            ones = [stack.enter_context(listener(parts, broadcast)) for _ in range(listeners)]
             statements.clear()
             for _ in range(5):
                 write(parts, task)
