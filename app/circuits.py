@@ -42,23 +42,29 @@ class Open:
 
 
 def judge(
-    session: Session, queue: str, error: BaseException, *, longest: float = LONGEST_PAUSE_SECONDS
+    session: Session,
+    queue: str,
+    error: BaseException,
+    *,
+    first: bool = True,
+    longest: float = LONGEST_PAUSE_SECONDS,
 ) -> float | None:
     """Note what an error says of the other side; for how many seconds its queue now rests, or None.
 
     It counts when nobody was reached, nobody answered in time, or the answer was a 5xx.  A refusal is
     an answer like any other, but a 429 that says when to come back stops the whole queue until then.
+    `first` and `longest` are those of `failed`.
     """
-    if isinstance(error, ProviderError):
-        if error.status >= 500:
-            return failed(
-                session, queue, str(error), retry_after=error.retry_after, longest=longest
-            )
-        if error.status == 429 and error.retry_after:
-            return rest(session, queue, str(error), error.retry_after)
+    if not isinstance(error, OutboundError | ProviderError):
+        return None
+    status = error.status if isinstance(error, ProviderError) else None
+    if status == 429 and error.retry_after:
+        return rest(session, queue, str(error), error.retry_after)
+    if (status is None or status >= 500) and not error.permanent:
+        pause = error.retry_after
+        return failed(session, queue, str(error), retry_after=pause, first=first, longest=longest)
+    if status is not None:
         succeeded(session, queue)
-    elif isinstance(error, OutboundError) and not error.permanent:
-        return failed(session, queue, str(error), longest=longest)
     return None
 
 
@@ -68,14 +74,16 @@ def failed(
     reason: str,
     *,
     retry_after: float | None = None,
+    first: bool = True,
     longest: float = LONGEST_PAUSE_SECONDS,
 ) -> float | None:
     """Count a failure of the other side; for how many seconds its queue now rests, or None.
 
-    The pause doubles from opening to opening, up to `longest` seconds.  `retry_after`, in seconds, is
-    what the other side asked for.
+    It counts only as the `first` of its job: one edit that always fails must not stop all others.  The
+    pause doubles from opening to opening, up to `longest` seconds.  `retry_after`, in seconds, is what
+    the other side asked for.
     """
-    failures, is_open = _count(session, queue, reason)
+    failures, is_open = _count(session, queue, reason, int(first))
     if is_open:
         # It was begun before.
         return None
@@ -138,17 +146,17 @@ def forget(session: Session) -> int:
     return len(session.scalars(delete(Circuit).where(*old).returning(Circuit.name)).all())
 
 
-def _count(session: Session, queue: str, reason: str) -> tuple[int, bool]:
-    """How many failures in a row there are now, and whether the circuit is open: then none is added."""
+def _count(session: Session, queue: str, reason: str, more: int) -> tuple[int, bool]:
+    """How many failures in a row there are now, with `more` added unless the circuit is open."""
     is_open = func.coalesce(Circuit.open_until > db_now(), False)
-    values = {"failures": 1, "reason": _short(reason), "changed_at": db_now()}
+    values = {"failures": more, "reason": _short(reason), "changed_at": db_now()}
     row = upsert(session, Circuit).values(name=queue, **values)
-    more = {
+    added = {
         **values,
-        "failures": Circuit.failures + case((is_open, 0), else_=1),
+        "failures": Circuit.failures + case((is_open, 0), else_=more),
         "reason": case((is_open, Circuit.reason), else_=row.excluded.reason),
     }
-    counted = row.on_conflict_do_update(index_elements=["name"], set_=more)
+    counted = row.on_conflict_do_update(index_elements=["name"], set_=added)
     failures, still_open = session.execute(counted.returning(Circuit.failures, is_open)).one()
     return failures, bool(still_open)
 

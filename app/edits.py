@@ -156,7 +156,7 @@ def submit(services: Services, job: Job) -> jobs.Conclusion | None:
     def conclude(session: Session) -> None:
         _conclude(services, task, submission, session)
         if isinstance(submission, Unknown):
-            circuits.failed(session, job.queue, submission.reason)
+            circuits.failed(session, job.queue, submission.reason, first=not job.failures)
         else:
             circuits.succeeded(session, job.queue)
 
@@ -176,7 +176,7 @@ def submission_failed(session: Session, job: Job, error: BaseException, final: b
     """Nothing was begun: the task waits for the next attempt or, when `final`, fails."""
     task = tasks.lock(session, task_id_of(job))
     task.submitting_at = None
-    pause = circuits.judge(session, job.queue, error)
+    pause = circuits.judge(session, job.queue, error, first=not job.failures)
     if task.status not in tasks.UNDER_WAY:
         return
     known = error if isinstance(error, PostbackError) else PostbackError("unexpected error")

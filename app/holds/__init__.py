@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app import circuits, edits, tasks, uploads
+from app.errors import OutboundError
 from app.holds import answers, sources, streams
 from app.holds.partials import Partials
 from app.jobs import Conclusion, Job
@@ -59,7 +60,7 @@ def lost(services: Services, job: Job) -> Conclusion | None:
     if task.submitting_at is None and task.status is TaskStatus.QUEUED:
         return hold(services, job)
     outcome = Unknown("the worker that held the call went silent")
-    return partial(_conclude, job, task.id, outcome)
+    return partial(_note, task.id, outcome)
 
 
 def _call(
@@ -71,7 +72,10 @@ def _call(
     with services.outbound.stream(request, limits) as response:
         if not 200 <= response.status < 300:
             return _refused(provider, response)
-        _receive(services, task, provider, response, answer)
+        try:
+            _receive(services, task, provider, response, answer)
+        except OutboundError as error:
+            return Unknown(str(error), answering=True)
     outcome = answers.read(provider, answer)
     if isinstance(outcome, Result):
         # Now, and whatever has become of the lease: the work is done and was paid for.
@@ -112,8 +116,13 @@ def _note_submitted(services: Services, task_id: UUID) -> None:
 
 
 def _conclude(job: Job, task_id: UUID, outcome: Result | Unknown, session: Session) -> None:
-    if isinstance(outcome, Unknown):
-        tasks.uncertain(session, tasks.lock(session, task_id), outcome.reason)
-        circuits.failed(session, job.queue, outcome.reason)
+    _note(task_id, outcome, session)
+    if isinstance(outcome, Unknown) and not outcome.answering:
+        circuits.failed(session, job.queue, outcome.reason, first=not job.failures)
     else:
         circuits.succeeded(session, job.queue)
+
+
+def _note(task_id: UUID, outcome: Result | Unknown, session: Session) -> None:
+    if isinstance(outcome, Unknown):
+        tasks.uncertain(session, tasks.lock(session, task_id), outcome.reason)

@@ -76,9 +76,13 @@ class Answered:
 
 @dataclass(frozen=True)
 class Unknown:
-    """Whether the provider took the edit cannot be told from its answer."""
+    """Whether the provider took the edit cannot be told from its answer.
+
+    `answering` says that it had begun with one: it is not away.
+    """
 
     reason: str
+    answering: bool = False
 
 
 @dataclass(frozen=True)

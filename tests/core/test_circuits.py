@@ -31,6 +31,12 @@ def fail(
     return pauses
 
 
+def fail_again(parts: Services) -> float | None:
+    """A job fails that has failed before."""
+    with parts.db.transaction() as session:
+        return circuits.failed(session, QUEUE, "no answer", first=False)
+
+
 def succeed(parts: Services) -> None:
     with parts.db.transaction() as session:
         circuits.succeeded(session, QUEUE)
@@ -122,6 +128,19 @@ def test_the_pauses_double_up_to_the_longest(sqlite_parts: Services) -> None:
     assert fail(sqlite_parts, retry_after=5000) == [5000]
 
 
+def test_one_job_that_always_fails_stops_no_others(parts: Services) -> None:
+    assert [fail_again(parts) for _ in range(9)] == [None] * 9
+    assert fail(parts, FAILURES_IN_A_ROW - 1) == [None] * (FAILURES_IN_A_ROW - 1)
+    assert fail_again(parts) is None
+    assert fail(parts) != [None]
+    for _ in range(3):
+        time_passes(parts)
+        # As a probe it has found out nothing, and so the pause does not grow.
+        pause = fail_again(parts)
+        assert pause is not None
+        assert pause <= 12
+
+
 def test_a_success_between_failures_begins_a_new_row_and_costs_nothing_when_all_is_well(
     parts: Services,
 ) -> None:
@@ -155,8 +174,12 @@ def test_who_asks_to_be_left_alone_is_left_alone_and_needs_no_probe(parts: Servi
     assert Due(QUEUE, probe=False) in due(parts)
 
 
-def refusal(status: int, retry_after: float | None = None) -> ProviderError:
-    return ProviderError("no", code="no", status=status, retry_after=retry_after)
+def refusal(
+    status: int, retry_after: float | None = None, *, permanent: bool = False
+) -> ProviderError:
+    return ProviderError(
+        "no", code="no", status=status, retry_after=retry_after, permanent=permanent
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,6 +189,7 @@ def refusal(status: int, retry_after: float | None = None) -> ProviderError:
         (OutboundError("no answer in time"), 2, False),
         (refusal(500), 2, False),
         (refusal(503, 30), 2, True),
+        (refusal(502, permanent=True), 0, False),
         # An answer is an answer.
         (refusal(400), 0, False),
         (refusal(429), 0, False),

@@ -19,9 +19,10 @@ from app.errors import (
     ProviderError,
 )
 from app.jobs import Kind
-from app.models import Input, Role, Source, Task, TaskStatus, Verification
+from app.models import Circuit, Input, Role, Source, Task, TaskStatus, Verification
 from app.sandbox import Options, Sandbox
 from app.services import Services
+from tests.core.conftest import count
 from tests.core.sites import Answer, Site
 from tests.factories import (
     callbacks_of,
@@ -249,6 +250,8 @@ def test_a_worker_that_died_while_it_held_a_call_leaves_it_uncertain(
     conclude(linked_sqlite, job, holds.lost(linked_sqlite, job))
     assert get_task(linked_sqlite, second.id).status is TaskStatus.UNCERTAIN
     assert sandbox.state()["submissions"] == {str(task.id): 1}
+    # Which says nothing of the provider.
+    assert count(linked_sqlite.db, Circuit) == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])
