@@ -4,7 +4,7 @@ PORT ?= 8000
 DATABASE ?= postgresql
 BIN := .venv/bin
 
-.PHONY: demo run test soak bench bench-streams bench-million check format requirements clean
+.PHONY: demo run test soak chaos bench bench-streams bench-million check format requirements clean
 
 demo: .venv/runtime
 	@PORT=$(PORT) $(BIN)/python -m app demo $(if $(ONCE),--once)
@@ -18,6 +18,10 @@ test: .venv/dev
 # SOAK_ROUNDS is how long (60), SOAK_SEED what goes wrong.
 soak: .venv/dev
 	$(BIN)/pytest -m soak
+
+# CHAOS_TASKS is how many edits (2000), CHAOS_SEED what goes wrong.
+chaos: .venv/dev
+	CHAOS_TASKS=$${CHAOS_TASKS:-2000} CHAOS_SEED=$${CHAOS_SEED:-$$(date +%N)} $(BIN)/pytest tests/acceptance/test_chaos.py
 
 # Needs `wrk`; DATABASE=sqlite measures SQLite.
 bench: .venv/dev

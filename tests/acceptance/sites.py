@@ -70,6 +70,19 @@ class Site:
         number = len(list(self.folder.glob("worker*")))
         return service.worker({**self.environ, **settings}, self.folder / f"worker{number}")
 
+    def new_key(self, scope: Scope) -> str:
+        """A key with that scope alone; there may be one of each."""
+        return _new_api_key(self.environ, scope)
+
+    @contextmanager
+    def beside(self, **settings: str) -> Iterator[str]:
+        """One more web process, with other `settings`, until the end of the block; its address."""
+        number = len(list(self.folder.glob("beside*")))
+        with free_port() as port:
+            environ = {**self.environ, "PORT": str(port), "WEB_CONCURRENCY": "1", **settings}
+            with service.running(service.web(environ, self.folder / f"beside{number}")):
+                yield f"http://127.0.0.1:{port}"
+
     def employ(self) -> None:
         """Let the standing worker work, unless it does."""
         if not self.embedded and not self.standing.running:
@@ -142,6 +155,11 @@ def seconds_between(started: str, ended: str) -> float:
     return (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds()
 
 
+def id_in(url: str) -> str:
+    """The id of an image, which is in the token of its address."""
+    return url.rpartition("/")[2].split(".")[1]
+
+
 def keys_of(task: Json) -> set[str]:
     """The keys under which a task's stored images, thumbnails and partial images are in storage."""
     keys = set()
@@ -151,18 +169,21 @@ def keys_of(task: Json) -> set[str]:
         keys.add(f"partials/{task['task_id']}/{partial['index']}-{id_}.{extension}")
     for image in task["images"]:
         if image["status"] == "stored":
-            # The address has the image's id in its token.
-            id_ = image["url"].rpartition("/")[2].split(".")[1]
-            name = f"{task['task_id']}/{image['index']}-{id_}"
+            name = f"{task['task_id']}/{image['index']}-{id_in(image['url'])}"
             extension = _EXTENSIONS[image["content_type"]]
             keys |= {f"images/{name}.{extension}", f"thumbnails/{name}.webp"}
     return keys
 
 
+def outputs(site: Site) -> set[str]:
+    """The keys of all that is in storage but what was uploaded, and partial images."""
+    return {key for key in site.objects() if not key.startswith(("inputs/", "partials/"))}
+
+
 def assert_done_once(site: Site, task_id: str, images: int = 1) -> Json:
     """The task succeeds, with so many images, each stored once, and was paid for once."""
     task = _assert_done_once(site, task_id, images)
-    assert {key for key in site.objects() if task_id in key} == keys_of(task)
+    assert {key for key in outputs(site) if task_id in key} == keys_of(task)
     return task
 
 
@@ -181,13 +202,13 @@ def _assert_done_once(site: Site, task_id: str, images: int) -> Json:
 
 def assert_nothing_else(site: Site) -> None:
     """In storage is what the tasks say, and nothing else."""
-    assert site.objects() == set().union(*(keys_of(task) for task in site.tasks()))
+    assert outputs(site) == set().union(*(keys_of(task) for task in site.tasks()))
 
 
 def assert_all_done_once(site: Site, tasks: Mapping[str, int]) -> None:
     """Each task succeeds with its images, was paid for once, and storage has nothing else."""
     done = [_assert_done_once(site, task_id, images) for task_id, images in tasks.items()]
-    assert site.objects() >= set().union(*map(keys_of, done))
+    assert outputs(site) >= set().union(*map(keys_of, done))
     assert_nothing_else(site)
 
 
@@ -255,10 +276,10 @@ def _objects(swift: Swift, bucket: str) -> set[str]:
     return {item["Key"] for page in pages for item in page.get("Contents", [])}
 
 
-def _new_api_key(environ: dict[str, str]) -> str:
+def _new_api_key(environ: dict[str, str], scope: Scope = Scope.ADMIN) -> str:
     parts = services.build(config.load(environ))
     try:
         with parts.db.transaction() as session:
-            return keys.create(session, parts.signing, "acceptance", {Scope.ADMIN})
+            return keys.create(session, parts.signing, f"acceptance {scope}", {scope})
     finally:
         parts.close()

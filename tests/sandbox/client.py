@@ -39,7 +39,6 @@ class Client:
 
     def __init__(self, url: str, token: str | None = ANY_TOKEN) -> None:
         self.url = url
-        self.token = token
         self.photo = f"{url}/photos/chelsea.png"
         self.token = token or ""
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -190,7 +190,7 @@ def environment(port: int, database_url: str, sandbox: Sandbox, **settings: str)
 
 def web(environ: Environ, folder: Path) -> Part:
     """The web processes."""
-    url = environ["PUBLIC_URL"]
+    url = f"http://127.0.0.1:{environ['PORT']}"
     return Part(_GUNICORN, environ, folder, lambda _: _answers(url, "/healthz"))
 
 
