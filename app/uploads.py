@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 from uuid import UUID
@@ -126,13 +126,21 @@ def _fetch(services: Services, row: Input, stack: ExitStack) -> File:
     except OSError as error:
         raise UnavailableError(f"no room for {row.key!r}: {error.strerror}") from error
     size = copy.tell()
-
-    def reopen() -> BinaryIO:
-        copy.seek(0)
-        return open(os.dup(copy.fileno()), "rb")  # noqa: PTH123 - it has no path
-
     name = str(row.key).rpartition("/")[2]
-    return File(row.role, name, row.content_type or "application/octet-stream", size, reopen)
+    return File(
+        row.role,
+        name,
+        row.content_type or "application/octet-stream",
+        size,
+        partial(reopened, copy),
+    )
+
+
+def reopened(file: BinaryIO) -> BinaryIO:
+    """The same file from its beginning, to be closed by itself; one at a time."""
+    file.flush()
+    file.seek(0)
+    return open(os.dup(file.fileno()), "rb")  # noqa: PTH123 - it has no path
 
 
 def forget(services: Services, inputs: Sequence[Input]) -> None:

@@ -80,7 +80,9 @@ class Worker:
         self._drained = threading.Event()
 
     def run(self) -> None:
-        """Work until `stop`, then wait for what is under way, at most `GRACE_SECONDS`."""
+        """Work until `stop`, then wait for what is under way: at most `GRACE_SECONDS`, but for jobs
+        that are patient as long as it takes.
+        """
         db = self._services.db
         db.signals.connect(jobs.CHANNEL, lambda _payload: self._wake.set())
         db.listen()
@@ -229,15 +231,29 @@ class Worker:
     def _drain(self) -> None:
         deadline = time.monotonic() + GRACE_SECONDS
         while self._held and time.monotonic() < deadline:
-            self._wake.clear()
-            self._wake.wait(0.1)
+            self._pause()
+        hasty = [job for job in list(self._held) if not job.policy.patient]
+        self._held.difference_update(hasty)
+        self._give_back(hasty)
+        while self._held:
+            self._pause()
         self._drained.set()
+
+    def _pause(self) -> None:
+        self._wake.clear()
+        self._wake.wait(0.1)
+
+    def _give_back(self, unfinished: list[Job]) -> None:
+        try:
+            with self._services.db.transaction() as session:
+                jobs.release(session, unfinished)
+        except Exception as error:
+            self._endure("drain", error)
 
     def _leave(self) -> None:
         try:
             with self._services.db.transaction() as session:
                 session.execute(delete(Row).where(Row.name == self.name))
-                jobs.release(session, list(self._held))
         except Exception as error:
             self._endure("drain", error)
 

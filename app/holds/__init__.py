@@ -91,7 +91,8 @@ def _receive(
         return
     _note_submitted(services, task.id)
     with Partials(services, task.id) as partials:
-        streams.receive(response, provider, partials, answer)
+        expected = task.request.get("n", 1)
+        streams.receive(response, provider, partials, answer, expected=expected)
 
 
 def _refused(provider: Provider, response: Streamed) -> Unknown:

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import partial
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
-from app.errors import ImageError, InvalidFieldError, OutboundError
+from app.errors import ImageError, InvalidFieldError, OutboundError, UnavailableError
 from app.jobs import Job
 from app.models import Input
 from app.outbound import Limits
 from app.providers.base import File
 from app.providers.rules import ImageFiles, facts_of
 from app.services import Services
+from app.uploads import reopened
 from app.wire import Request
 
 REDIRECTS = 3
@@ -28,18 +30,17 @@ def at_hand(services: Services, job: Job, inputs: Sequence[Input]) -> Iterator[t
     """
     rules = services.providers[str(job.provider)].rules.files
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="postback-")))
         yield tuple(
-            _fetch(services, row, rules[row.role], folder) for row in inputs if row.source_url
+            _fetch(services, row, rules[row.role], stack) for row in inputs if row.source_url
         )
 
 
-def _fetch(services: Services, row: Input, rule: ImageFiles, folder: Path) -> File:
-    path = folder / f"{row.role}-{row.index}"
+def _fetch(services: Services, row: Input, rule: ImageFiles, stack: ExitStack) -> File:
+    # Without a name, so that a worker that is killed leaves nothing behind.
+    file = stack.enter_context(TemporaryFile())  # noqa: SIM115 - it is one
     try:
-        _download(services, str(row.source_url), rule.largest, path)
-        with path.open("rb") as file:
-            facts = facts_of(file, path.stat().st_size)
+        _download(services, str(row.source_url), rule.largest, file)
+        facts = facts_of(file, file.tell())
         rule.check(row.role, {row.role: [facts]})
     except (OutboundError, ImageError) as error:
         raise ImageError(
@@ -48,19 +49,16 @@ def _fetch(services: Services, row: Input, rule: ImageFiles, folder: Path) -> Fi
     except InvalidFieldError as error:
         raise InvalidFieldError(error.param, f"{_named(row)}: {error}") from None
     form = facts.header.format if facts.header else "bin"
-    name = f"{path.name}.{form}"
-    return File(row.role, name, f"image/{form}", facts.size, lambda: path.open("rb"))
+    name = f"{row.role}-{row.index}.{form}"
+    return File(row.role, name, f"image/{form}", facts.size, partial(reopened, file))
 
 
-def _download(services: Services, url: str, largest: int, path: Path) -> None:
+def _download(services: Services, url: str, largest: int, file: BinaryIO) -> None:
     limits = Limits(total=FETCH_SECONDS, bytes=largest)
     hosts = services.config.image_hosts
-    with (
-        services.outbound.stream(
-            Request("GET", url), limits, redirects=REDIRECTS, hosts=hosts
-        ) as response,
-        path.open("wb") as file,
-    ):
+    with services.outbound.stream(
+        Request("GET", url), limits, redirects=REDIRECTS, hosts=hosts
+    ) as response:
         if response.status != 200:
             passing = response.status >= 500 or response.status in PASSING_STATUSES
             raise ImageError(
@@ -68,8 +66,10 @@ def _download(services: Services, url: str, largest: int, path: Path) -> None:
                 code="image_unavailable",
                 permanent=not passing,
             )
-        for piece in response:
-            file.write(piece)
+        try:
+            file.writelines(response)
+        except OSError as error:
+            raise UnavailableError(f"no room for an image: {error.strerror}") from error
 
 
 def _named(row: Input) -> str:

@@ -25,10 +25,16 @@ OnPartial = Callable[[Iterable[bytes]], None]
 
 
 def receive(
-    pieces: Iterable[bytes], provider: Provider, on_partial: OnPartial, answer: BinaryIO
+    pieces: Iterable[bytes],
+    provider: Provider,
+    on_partial: OnPartial,
+    answer: BinaryIO,
+    *,
+    expected: int,
 ) -> None:
     """Write to `answer` what a whole answer would be; `on_partial` gets the base64 of the others.
 
+    Once as many images have come as are `expected`, nobody waits for the provider to hang up.
     What has been completed when a stream breaks off was paid for and counts.  Raises `OutboundError`
     for one that broke off before, and `ProviderError` for one that just ended.
     """
@@ -41,6 +47,8 @@ def receive(
                     on_partial(_base64(file, event.source))
                 elif event is not None:
                     whole.take(event, file)
+                if whole.images >= expected:
+                    break
         except OutboundError as error:
             if not whole.images:
                 raise
@@ -57,6 +65,8 @@ def read_events(pieces: Iterable[bytes], file: BinaryIO) -> Iterator[Mapping[str
     at_start, is_data = True, False
     while line := reader.readline(PIECE_BYTES):
         if at_start and not line.strip(b"\r\n"):
+            if _is_done(file):
+                return
             if (payload := _payload(file)) is not None:
                 yield payload
             file.seek(0)
@@ -148,10 +158,16 @@ def read_pieces(file: BinaryIO, start: int = 0, length: int | None = None) -> It
         start, left = start + len(piece), left - len(piece)
 
 
-def _payload(file: BinaryIO) -> Mapping[str, Any] | None:
+def _is_done(file: BinaryIO) -> bool:
     size = file.tell()
+    if size > 2 * len(_DONE):
+        return False
     file.seek(0)
-    if not size or (size < PIECE_BYTES and file.read().strip() == _DONE):
+    return file.read().strip() == _DONE
+
+
+def _payload(file: BinaryIO) -> Mapping[str, Any] | None:
+    if not file.tell():
         return None
     try:
         return bodies.read_json(bodies.split(read_pieces(file)))

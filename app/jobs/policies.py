@@ -42,9 +42,10 @@ class Policy:
     `tries` failures that count end the job; the pause after the n-th is `pause * 2**(n-1)` seconds, at
     most `longest_pause`, and up to a second of jitter.  Jobs of one `queue` share a worker's places;
     None gives the kind queues of its own: one for each provider, or whatever else its calls go to, so
-    that who hangs or fails holds up nobody else.  `every` makes the kind periodic, in seconds, with one
-    job, or one for each provider.  After trouble with our own parts, which uses up no try, a job waits
-    for `outage_pause` seconds.
+    that who hangs or fails holds up nobody else.  A worker that shall end waits for jobs that are
+    `patient` for as long as it is left alive: an end in the middle costs money.  `every` makes the kind
+    periodic, in seconds, with one job, or one for each provider.  After trouble with our own parts,
+    which uses up no try, a job waits for `outage_pause` seconds.
     """
 
     on_lost: OnLost = OnLost.RETRY
@@ -52,6 +53,7 @@ class Policy:
     pause: float = 1.0
     longest_pause: float = 120.0
     queue: str | None = WORK_QUEUE
+    patient: bool = False
     every: float | None = None
     outage_pause: float = OUTAGE_SECONDS
 
@@ -60,7 +62,9 @@ POLICIES = {
     # The pauses are those of acedata's error document: 1, 2, 4, 8, 16 s.
     Kind.SUBMIT: Policy(on_lost=OnLost.RECONCILE, tries=6, longest_pause=16.0, queue=None),
     # The same for providers that keep us waiting for the result: a call takes minutes.
-    Kind.HOLD: Policy(on_lost=OnLost.RECONCILE, tries=6, longest_pause=16.0, queue=None),
+    Kind.HOLD: Policy(
+        on_lost=OnLost.RECONCILE, tries=6, longest_pause=16.0, queue=None, patient=True
+    ),
     Kind.INGEST: Policy(),
     Kind.COMPACT: Policy(),
     Kind.STORE_IMAGE: Policy(queue=IMAGE_QUEUE),

@@ -6,7 +6,7 @@ import pytest
 from openai import OpenAI
 
 from tests.acceptance.sites import HASTY, Json, Site, assert_done_once, events_of
-from tests.acceptance.waiting import until
+from tests.acceptance.waiting import at_once, until
 from tests.servers.postgres import Postgres
 from tests.servers.service import running
 
@@ -28,8 +28,12 @@ def fails(site: Site, task_id: str, code: str) -> Json:
 
 
 def test_a_killed_worker_leaves_its_calls_uncertain_and_nobody_sends_them_again(
-    site: Site,
+    both: list[Site],
 ) -> None:
+    at_once(assert_killed_worker_pays_once, both)
+
+
+def assert_killed_worker_pays_once(site: Site) -> None:
     with running(site.worker(**HASTY)) as worker:
         plain = held(site, "[slow answer 60]")
         streamed = held(site, "[slow answer 60]", stream=True, partial_images=1)
@@ -44,8 +48,12 @@ def test_a_killed_worker_leaves_its_calls_uncertain_and_nobody_sends_them_again(
 
 
 def test_a_worker_that_was_stopped_for_too_long_still_brings_what_was_paid_for(
-    site: Site,
+    both: list[Site],
 ) -> None:
+    at_once(assert_stopped_worker_brings_it, both)
+
+
+def assert_stopped_worker_brings_it(site: Site) -> None:
     with running(site.worker(**HASTY)) as stopped:
         task_id = held(site, "[slow answer 4]")
         stopped.pause()
@@ -56,6 +64,7 @@ def test_a_worker_that_was_stopped_for_too_long_still_brings_what_was_paid_for(
             assert_done_once(site, task_id)
 
 
+@pytest.mark.parametrize("place", ["postgresql-s3"])
 def test_streams_that_end_too_early_are_failures(working_site: Site) -> None:
     site = working_site
     fields = {"stream": True, "partial_images": 2}
@@ -89,6 +98,7 @@ def openai(working_site: Site) -> Iterator[OpenAI]:
         yield client
 
 
+@pytest.mark.parametrize("place", ["postgresql-s3"])
 def test_the_openai_package_streams_an_edit(working_site: Site, openai: OpenAI) -> None:
     photo = working_site.client.pool.request("GET", working_site.sandbox.photo).data
     stream = openai.images.edit(

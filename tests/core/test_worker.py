@@ -275,20 +275,25 @@ def test_a_conclusion_that_cannot_be_written_leaves_the_job_to_its_lease(
     assert (audits(sqlite_parts), work.failures) == ([], [])
 
 
-def test_a_worker_that_cannot_wait_any_longer_gives_its_jobs_back(
+def test_a_worker_that_cannot_wait_any_longer_gives_back_what_costs_nothing(
     sqlite_parts: Services, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.worker.GRACE_SECONDS", 0.2)
     work = Work(gate=gate)
-    enqueue(sqlite_parts, New(Kind.INGEST))
-    with working(sqlite_parts, work) as worker:
-        eventually(lambda: work.ran)
-        worker.stop()
-        eventually(lambda: not worker_names(sqlite_parts))
-        with sqlite_parts.db.transaction() as session:
-            claimed = jobs.claim(session, jobs.WORK_QUEUE, Terms(9), worker="other", seconds=60)
+    enqueue(sqlite_parts, New(Kind.INGEST), New(Kind.HOLD, provider="agcloud"))
 
-    assert [job.lost for job in claimed if job.kind is Kind.INGEST] == [True]
+    def claimed(queue: str) -> list[Job]:
+        with sqlite_parts.db.transaction() as session:
+            return jobs.claim(session, queue, Terms(9), worker="other", seconds=60)
+
+    with working(sqlite_parts, work) as worker:
+        eventually(lambda: len(work.ran) == 2)
+        worker.stop()
+        eventually(lambda: [job for job in claimed("work") if job.kind is Kind.INGEST and job.lost])
+        assert claimed("hold:agcloud") == []
+        assert worker_names(sqlite_parts) == [worker.name]
+        gate.set()
+        eventually(lambda: not worker_names(sqlite_parts))
 
 
 def test_a_worker_shows_that_it_lives_and_says_good_bye(sqlite_parts: Services) -> None:
