@@ -12,6 +12,7 @@ from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
 from app import edits, events, jobs, keys, reports, retention, tasks, uploads
+from app.columns import db_now
 from app.errors import ConflictError
 from app.events import Fact, Happened
 from app.jobs import Kind
@@ -30,6 +31,8 @@ from app.models import (
     new_id,
 )
 from app.services import Services
+
+DOUBLE_CLICK_SECONDS = 2.0
 
 
 def cancel(session: Session, id_: str, actor: Actor) -> Task:
@@ -72,7 +75,8 @@ def reconcile(session: Session, services: Services, id_: str, actor: Actor) -> T
 def resubmit(services: Services, id_: str, actor: Actor, api_key_id: UUID | None) -> Task:
     """A new task with the same request and the same uploaded files: costs money.
 
-    Raises `StorageError` when the files cannot be copied; nothing is submitted then.
+    Asked for twice within a moment, as by a double click, it is one new task.  Raises `StorageError`
+    when the files cannot be copied; nothing is submitted then.
     """
     with services.db.reading() as session:
         before = reports.find_task(session, id_)
@@ -80,6 +84,10 @@ def resubmit(services: Services, id_: str, actor: Actor, api_key_id: UUID | None
         inputs = session.scalars(uploaded).all()
     task_id = new_id()
     with _copies(services, task_id, inputs) as copies, services.db.transaction() as session:
+        before = _lock(session, id_)
+        if again := _just_resubmitted(session, before):
+            uploads.forget(services, copies)
+            return again
         task = edits.create(
             session,
             services,
@@ -125,6 +133,18 @@ def _lock(session: Session, id_: str) -> Task:
 def _refuse_on_its_way(task: Task, what: str) -> None:
     if task.submitting_at is not None:
         raise ConflictError(f"its request is on its way to the provider: it cannot be {what} now")
+
+
+def _just_resubmitted(session: Session, before: Task) -> Task | None:
+    """The new task that the same click has made."""
+    detail = session.scalar(
+        select(Event.detail)
+        .where(Event.task_id == before.id, Event.event == Happened.RESUBMITTED)
+        .where(Event.at > db_now(-DOUBLE_CLICK_SECONDS))
+        .order_by(Event.id.desc())
+        .limit(1)
+    )
+    return session.get(Task, UUID(detail["as"])) if detail and "as" in detail else None
 
 
 def _is_held(session: Session, task: Task) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app import actions, jobs
 from app.columns import db_now
@@ -257,6 +257,19 @@ def test_resubmitting_makes_a_new_task_with_files_of_its_own(parts: Services) ->
             {"of": str(task.id)},
         ]
     assert audits(parts) == [("a person", "resubmit", str(task.id), "192.0.2.7")]
+
+
+def test_a_double_click_pays_once(parts: Services) -> None:
+    task = make_task(parts)
+    key = upload(parts, task)
+    new, same = at_once(*[lambda: resubmit(parts, task).id] * 2)
+    assert new == same
+    with parts.db.transaction() as session:
+        session.execute(update(Event).values(at=db_now(-actions.DOUBLE_CLICK_SECONDS)))
+    another = resubmit(parts, task)
+    assert another.id != new
+    names = {path.name for path in Path(parts.config.local_storage_dir, "inputs").iterdir()}
+    assert names == {str(new), str(another.id), Path(key).name, f"{Path(key).name}.partial.png"}
 
 
 def test_without_its_files_nothing_is_submitted_again(sqlite_parts: Services) -> None:

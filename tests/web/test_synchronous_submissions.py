@@ -1,13 +1,14 @@
 """`POST /v1/images/edits` that waits: for the result, the provider's refusal, or the end of its time."""
 
 import base64
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from app.models import Task
-from app.web import FREE_THREADS, THREADS
+from app.web import FREE_THREADS, THREADS, answers
 from tests.factories import eventually, failure, get_task, png, submission
 from tests.web.sites import Json, Site, error_of, json_of, submit_and_wait, tasks_of
 
@@ -53,13 +54,32 @@ def test_a_call_that_waits_is_answered_with_the_result(site: Site) -> None:
 
 
 def test_images_come_as_base64_where_that_is_asked_for(sqlite_site: Site) -> None:
-    picture = png()
-    with ending(sqlite_site, lambda task: sqlite_site.finish(task, picture)):
+    # Of every length that base64 ends with.
+    pictures = [png() + b"\0" * rest for rest in range(3)]
+    with ending(sqlite_site, lambda task: sqlite_site.finish(task, *pictures)):
         response = submit_and_wait(sqlite_site, response_format="b64_json")
-    (item,) = json_of(response)["data"]
+    items = json_of(response)["data"]
 
-    assert base64.b64decode(item["b64_json"]) == picture
-    assert "url" not in item
+    assert [base64.b64decode(item["b64_json"]) for item in items] == pictures
+    assert {name for item in items for name in item} == {"b64_json"}
+    assert int(response.headers["Content-Length"]) == len(response.get_data())
+
+
+def test_base64_is_the_same_however_storage_gives_its_bytes() -> None:
+    class Trickle(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(min(size or 7, 7))
+
+    data = bytes(range(256))
+    assert b"".join(answers.base64_of(Trickle(data))) == base64.b64encode(data)
+
+
+def test_who_waits_for_a_task_that_is_canceled_is_told(sqlite_site: Site) -> None:
+    """Under a status after which no client tries again by itself."""
+    site = sqlite_site
+    with ending(site, lambda task: site.call("POST", f"/v1/tasks/{task.id}/cancel")):
+        response = submit_and_wait(site)
+    assert error_of(response, 410)["code"] == "canceled"
 
 
 def refusing(site: Site, code: str) -> Callable[[Task], object]:
@@ -71,11 +91,14 @@ def test_the_providers_refusal_keeps_its_code_under_its_status(sqlite_site: Site
     for code, status in {
         "forbidden": 403, "used_up": 403, "disabled": 403, "too_many_requests": 429,
         "timeout": 504, "bad_request": 400, "api_error": 500, "unheard_of": 500,
+        "invalid_token": 401,
     }.items():  # fmt: skip
         with ending(site, refusing(site, code)):
             response = submit_and_wait(site, prompt=code)
         error = error_of(response, status)
-        assert (error["code"], error["message"]) == (code, "no")
+        assert (error["code"], error["message"].rpartition(": ")[2]) == (code, "no")
+        # Else the caller would look for the fault in its own key.
+        assert ("own API key" in error["message"]) == (status == 401)
         assert json_of(response)["task_id"] == str(tasks_of(site.parts)[-1])
 
 
