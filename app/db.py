@@ -37,6 +37,12 @@ POOL_SECONDS = 5
 IDLE_TRANSACTION_SECONDS = 15
 LISTEN_CHECK_SECONDS = 1
 RECONNECT_SECONDS = 0.5
+# Events from a dump of another server have its transactions' numbers, which readers would wait for
+# if they are higher than this one's: they are old ones.
+_FROM_OTHER_LIVES = """
+    UPDATE events SET xid = 0
+    WHERE xid >= (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint)
+"""
 OUTAGE_PAUSE_SECONDS = 0.5
 
 T = TypeVar("T")
@@ -178,6 +184,11 @@ def migrate(url: str) -> None:
     config = _alembic()
     config.attributes["url"] = url
     command.upgrade(config, "head")
+    if not url.startswith("sqlite"):
+        engine = _postgresql_engine(url, 1)
+        with engine.begin() as connection:
+            connection.execute(text(_FROM_OTHER_LIVES))
+        engine.dispose()
 
 
 def _collected(session: Session) -> dict[tuple[str, str], None]:

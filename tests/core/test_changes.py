@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from app import changes, events
+from app import changes, db, events
 from app.changes import BEGINNING, Position
 from app.events import Fact, Happened
 from app.models import Event, Task
@@ -89,4 +89,21 @@ def test_the_id_of_a_change_that_was_deleted_is_not_given_again(parts: Services)
     with parts.db.transaction() as session:
         record(session, kept, "new")
 
+    assert settled(parts, start) == ["new"]
+
+
+def test_changes_from_a_dump_of_another_server_are_old_ones(postgres_parts: Services) -> None:
+    parts, task = postgres_parts, make_task(postgres_parts)
+    with parts.db.transaction() as session:
+        record(session, task, "kept")
+    # As if that server had seen many more transactions.
+    with parts.db.transaction() as session:
+        session.execute(text("UPDATE events SET xid = xid + 1000000000"))
+    assert latest(parts) == BEGINNING
+    db.migrate(parts.config.database_url)
+    start = latest(parts)
+    with parts.db.transaction() as session:
+        record(session, task, "new")
+
+    assert start.xid == 0
     assert settled(parts, start) == ["new"]
