@@ -41,18 +41,22 @@ def test_the_end_of_a_task_is_there_at_once(
 ) -> None:
     with subscriber() as here:
         endpoint = subscribe(working_site, here, ["task.succeeded"])
+        lookups = []
         for _ in range(15):
-            working_site.ends(working_site.submit("mirror"))
+            task_id = working_site.submit("mirror")
+            working_site.ends(task_id)
+            lookups.append(seconds_of_lookup(working_site, task_id))
         until(lambda: len(here.arrivals) == 15, here.arrivals)
         working_site.client.call("DELETE", f"/v1/endpoints/{endpoint['id']}")
 
     lags = [lag_after(each, each.json["data"]["finished_at"]) for each in here.arrivals]
+    lag, lookup = statistics.median(lags), statistics.median(lookups)
     figures.append(
-        f"{place}: from a task's end to the POST that tells of it "
-        f"{1000 * statistics.median(lags):.0f} ms (p50), {1000 * max(lags):.0f} ms at most"
+        f"{place}: from a task's end to the POST that tells of it {1000 * lag:.0f} ms (p50), "
+        f"{1000 * max(lags):.0f} ms at most; a lookup took {1000 * lookup:.0f} ms (p50)"
     )
-    # In the quietest part of the run: other tests may be at work on this machine.
-    assert min(statistics.median(lags[at : at + 5]) for at in range(0, 15, 5)) < 0.05
+    # Where others keep the machine busy, everything takes longer: lookups as well.
+    assert lag < max(0.05, 10 * lookup)
 
 
 def test_nothing_is_missing_when_workers_and_the_database_are_killed(
@@ -100,6 +104,13 @@ def test_nothing_is_missing_when_workers_and_the_database_are_killed(
         f"after {spread(late)} and {len(flaky.arrivals)} attempts; the dead one was tried "
         f"{len(dead.arrivals)} times"
     )
+
+
+def seconds_of_lookup(site: Site, task_id: str) -> float:
+    """How long it takes to look a task up."""
+    began = time.monotonic()
+    site.task(task_id)
+    return time.monotonic() - began
 
 
 def subscribe(
