@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     Select,
+    Subquery,
     and_,
     cast,
     column,
@@ -35,8 +36,10 @@ LONGEST_TEXT = 2**16
 LONGEST_WORD = 100
 # Of what is looked for, so many words are.
 MOST_WORDS = 32
-# So many prompts tell which words are rare.
+# So many prompts tell which words are rare and which are common: the shares of them that have such.
 SAMPLE = 300
+RARE = 0.01
+COMMON = 0.03
 
 # Thai to Myanmar, Khmer, and from the CJK radicals to the compatibility ideographs; not Hangul.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff\U00020000-\U0003ffff"
@@ -83,18 +86,32 @@ def tasks_having(session: Session, words: Sequence[str]) -> Select[UUID]:
     return select(Prompt.task_id).where(Prompt.id.in_(found), also)
 
 
+def common(session: Session, words: Sequence[str]) -> bool:
+    """Whether so many prompts have all these words that the index had better not be asked for them."""
+    some = _sample(session)
+    having_all = func.count().filter(having(session, words, some.c.words))
+    return (session.scalar(select(having_all)) or 0) > SAMPLE * COMMON
+
+
 def _rare(session: Session, words: Sequence[str]) -> Sequence[str]:
-    """Those of the words that are rare in the newest prompts, or the rarest of them.
+    """Those of the words that are rare, or the rarest of them.
 
     An index has to gather all the rows of each word that it is asked for.
     """
     if len(words) == 1:
         return words
-    some = select(Prompt.words).order_by(Prompt.id.desc()).limit(SAMPLE).subquery()
+    some = _sample(session)
     counted = [func.count().filter(having(session, [word], some.c.words)) for word in words]
     counts = session.execute(select(*counted)).one()
-    most = max(SAMPLE // 100, *sorted(counts)[:1])
+    most = max(SAMPLE * RARE, *sorted(counts)[:1])
     return [word for word, count in zip(words, counts, strict=True) if count <= most]
+
+
+def _sample(session: Session) -> Subquery:
+    """Some prompts, from the oldest to the newest."""
+    last = session.scalar(select(func.max(Prompt.id))) or 0
+    ids = {last * number // SAMPLE for number in range(1, SAMPLE + 1)}
+    return select(Prompt.words).where(Prompt.id.in_(ids)).subquery()
 
 
 def _tsquery(words: Sequence[str]) -> ColumnElement[str]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.models import Callback, Task, Verdict, first_id
 from app.reports.pages import TaskFilter, page_of_ids
@@ -44,7 +44,9 @@ def list_callbacks(
         conditions.append(Callback.id >= first_id(wanted.created_after))
     if before is not None:
         conditions.append(Callback.id < before)
-    query = select(Callback).where(*conditions).order_by(Callback.id.desc())
+    # Without the bodies, which may be large.
+    query = select(Callback).where(*conditions).options(defer(Callback.body))
+    query = query.order_by(Callback.id.desc())
     rows = session.scalars(query.limit(limit + 1)).all()
     items = [callback_in_log(callback) for callback in rows[:limit]]
     return items, rows[limit - 1].id if len(rows) > limit else None

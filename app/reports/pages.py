@@ -7,7 +7,7 @@ the newest or the fitting ones are fewer:
   leaves something before the id open, each of its few values is looked up for itself.
 - A search first looks through the newest tasks that fit the filter: when what it looks for is common,
   a page is full of those.  Else it is rare, and all that the indexes of words and ids find is gone
-  through.
+  through; unless a sample says that it is common after all, and has only become rare.
 """
 
 from collections.abc import Sequence
@@ -72,9 +72,7 @@ def page_of_ids(
     fits = _conditions(wanted, before, after)
     branches = [and_(fits, branch) for branch in _branches(session, wanted)]
     if sought := clean((wanted.q or "").strip()):
-        ids = _newest_having(session, branches, sought, newest, limit + 1)
-        if ids is None:
-            ids = _all_having(session, fits, branches, sought, limit + 1)
+        ids = _search(session, fits, branches, sought, newest, limit + 1)
     else:
         ids = session.scalars(_newest(branches, limit + 1)).all()
     return ids[:limit], ids[limit - 1] if len(ids) > limit else None
@@ -140,15 +138,32 @@ def _newest(
     return select(found.c.id).order_by(found.c.id.desc()).limit(limit).offset(offset or None)
 
 
-def _newest_having(
+def _search(
     session: Session,
+    fits: ColumnElement[bool],
     branches: Sequence[ColumnElement[bool]],
     sought: str,
     newest: int,
     limit: int,
-) -> Sequence[UUID] | None:
-    """Looks through the `newest` tasks; None when they do not have all of the page."""
+) -> Sequence[UUID]:
     boundary = session.scalar(_newest(branches, 1, offset=newest - 1))
+    ids = _looked_through(session, branches, sought, boundary, limit)
+    if boundary is None or len(ids) == limit:
+        return ids
+    if search.common(session, search.words_of(sought)):
+        # Only the newest have it rarely.
+        return _looked_through(session, branches, sought, None, limit)
+    return _all_having(session, fits, branches, sought, limit)
+
+
+def _looked_through(
+    session: Session,
+    branches: Sequence[ColumnElement[bool]],
+    sought: str,
+    boundary: UUID | None,
+    limit: int,
+) -> Sequence[UUID]:
+    """The newest that have what is sought, of those from `boundary` on."""
     # No joins, for which the databases might go through all tasks instead of these.
     words = select(search.having(session, search.words_of(sought)))
     either = or_(
@@ -157,8 +172,7 @@ def _newest_having(
         words.where(Prompt.task_id == Task.id).scalar_subquery(),
     )
     these = either if boundary is None else and_(Task.id >= boundary, either)
-    ids = session.scalars(_newest([and_(branch, these) for branch in branches], limit)).all()
-    return ids if boundary is None or len(ids) == limit else None
+    return session.scalars(_newest([and_(branch, these) for branch in branches], limit)).all()
 
 
 def _all_having(

@@ -48,6 +48,7 @@ FILTERS: list[dict[str, Any]] = [
     {**A_DAY, "status": "canceled", "model": "other"},
     {"q": "make"},
     {"q": "zebra"},
+    {"q": "once"},
     {"q": "nowhere"},
     {"q": "make zebra"},
     {"q": "ze"},
@@ -103,8 +104,8 @@ def _fill(parts: Services) -> None:
                 "created_at": at,
             }
         )
-        # Rare among the newest, so that the indexes have to be asked.
-        words = ["make", "zebra"] if number < 200 else ["make"]
+        # None among the newest: one is rare, the other has become so.
+        words = ["make"] + ["zebra"] * (number < 200) + ["once"] * (number < TASKS - 300)
         prompts.append({"task_id": id_, "words": words})
         callbacks.append({"id": id_, "source": "callback", "verdict": "rejected", "headers": {}})
     with parts.db.transaction() as session:
