@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 import click
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from app import config, reports, services
@@ -32,7 +32,10 @@ LIMIT_MS = 50
 @click.option("--database", type=click.Choice(["postgresql", "sqlite"]), default="postgresql")
 @click.option("--url", help="A database that was filled before, instead of a new one.")
 def main(tasks: int, database: str, url: str | None) -> None:
-    """Print the fastest, the median and the slowest of some runs, in milliseconds, for each question."""
+    """Print for each question the fastest run and the median, and their processor time: median and most.
+
+    All in milliseconds.
+    """
     with tempfile.TemporaryDirectory() as name, _database(database, Path(name), url, tasks) as at:
         parts = services.build(
             config.load(
@@ -52,16 +55,31 @@ def measure(parts: Services) -> None:
     """Ask each question some times."""
     over = 0
     for name, ask in _questions(parts).items():
-        times = []
+        walls, works = [], []
         for _ in range(RUNS):
             with parts.db.reading() as session:
-                began = time.perf_counter()
+                process = _server_process(session)
+                began, work = time.perf_counter(), _processor_ms(process)
                 answer = ask(session)
-                times.append((time.perf_counter() - began) * 1000)
-        median = statistics.median(times)
-        over += median > LIMIT_MS
-        print(f"{name:55} {min(times):7.1f} {median:7.1f} {max(times):7.1f}  {answer}", flush=True)
-    print(f"over {LIMIT_MS} ms: {over}")
+                walls.append((time.perf_counter() - began) * 1000)
+                works.append(_processor_ms(process) - work)
+        over += statistics.median(works) > LIMIT_MS
+        figures = [min(walls), statistics.median(walls), statistics.median(works), max(works)]
+        print(f"{name:48}", *(f"{figure:7.1f}" for figure in figures), f"  {answer}", flush=True)
+    print(f"over {LIMIT_MS} ms of processor time: {over}")
+
+
+def _server_process(session: Session) -> int | None:
+    """The process of this machine that answers this session, if it is another one."""
+    if session.get_bind().dialect.name == "sqlite":
+        return None
+    return session.scalar(text("SELECT pg_backend_pid()"))
+
+
+def _processor_ms(server: int | None) -> float:
+    """What this thread and the server have used so far: on a busy machine, what waiting is not."""
+    nanoseconds = int(Path(f"/proc/{server}/schedstat").read_text().split()[0]) if server else 0
+    return time.thread_time() * 1000 + nanoseconds / 1e6
 
 
 def _questions(parts: Services) -> dict[str, Callable[[Session], object]]:
