@@ -196,5 +196,8 @@ def _expire(session: Session) -> None:
     ).all()
     for task in overdue:
         waited = task.deadline_at - task.created_at
-        error = PostbackError(f"no result within {waited.total_seconds():.0f} s", code="timeout")
-        tasks.fail(session, task, error, http_status=504)
+        message = f"no result within {waited.total_seconds():.0f} s"
+        if task.status is TaskStatus.QUEUED and task.submitting_at is None:
+            # That it was away, or had too much to do, cost nothing.
+            message += ": the provider has not taken it"
+        tasks.fail(session, task, PostbackError(message, code="timeout"), http_status=504)
