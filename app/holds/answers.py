@@ -13,7 +13,7 @@ from app.db import Database
 from app.errors import InvalidResultError
 from app.holds.streams import read_pieces
 from app.inbox import Incoming
-from app.models import Source, Task
+from app.models import UNANSWERED, Source, Task
 from app.providers.base import Provider, Result, Unknown
 from app.services import Services
 
@@ -53,7 +53,8 @@ def _take(task_id: UUID, body: Body, result: Result, session: Session) -> None:
     if task is None:
         bodies.delete_chunks(session, [body.id])
         return
-    if task.submitted_at is None:
+    task.submitting_at = None
+    if task.submitted_at is None and task.status in UNANSWERED:
         tasks.submitted(session, task, None, ask_after=None)
     session.flush()
     inbox.take_in(session, [Incoming(Source.RESPONSE, body, task.id, result)])

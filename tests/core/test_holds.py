@@ -19,7 +19,18 @@ from app.errors import (
     ProviderError,
 )
 from app.jobs import Kind
-from app.models import Circuit, Input, Role, Source, Task, TaskStatus, Verification
+from app.models import (
+    Chunk,
+    Circuit,
+    Input,
+    Role,
+    Source,
+    Task,
+    TaskStatus,
+    Verification,
+    new_id,
+)
+from app.providers.base import Result
 from app.sandbox import Options, Sandbox
 from app.services import Services
 from tests.core.conftest import count
@@ -270,6 +281,25 @@ def test_an_answer_that_comes_after_the_lease_was_lost_is_taken_in(
         conclude(linked, first, ending)
     assert settle(linked, task).status is TaskStatus.SUCCEEDED
     assert sandbox.state()["submissions"] == {str(task.id): 1}
+
+
+def test_a_late_answer_replaces_an_unknown_outcome_and_nobody_misses_a_deleted_task(
+    linked: Services,
+) -> None:
+    lost = {"status": TaskStatus.FAILED, "error_code": "unknown_outcome", "finished_at": db_now()}
+    task = held(linked, "https://a.test/1.png", columns=lost)
+    body = json.dumps({"data": [{"url": "https://a.test/2.png"}], "padding": "x" * 70_000}).encode()
+    result = holds.answers.read(linked.providers["agcloud"], io.BytesIO(body))
+    assert isinstance(result, Result)
+
+    holds.answers.take_in(linked, task.id, io.BytesIO(body), result)
+    task = get_task(linked, task.id)
+    assert (task.status, task.error_code) == (TaskStatus.RECEIVED, None)
+    assert timeline(linked, task) == ["created", "received"]
+
+    chunks = count(linked.db, Chunk)
+    holds.answers.take_in(linked, new_id(), io.BytesIO(body), result)
+    assert count(linked.db, Chunk) == chunks == 1
 
 
 def test_a_large_answer_is_kept_in_chunks(linked: Services, sandbox: Client) -> None:
