@@ -5,7 +5,7 @@ from app.reports.lists import CallbackFilter, list_callbacks, list_tasks
 from app.reports.overview import Acceptance, Hour, Overview, overview
 from app.reports.pages import TaskFilter, choices
 from app.reports.problems import Problem, Trouble, worker_seen
-from app.reports.rates import Figures, Spread, figures_since, models_since, summed
+from app.reports.rates import Figures, Spread, figures_since, summed
 from app.reports.rows import TaskRow, task_rows, tasks_for_page
 from app.reports.shown import entry, image_of, rfc3339, task_in_full, tasks_in_full, tasks_in_short
 
@@ -28,7 +28,6 @@ __all__ = [
     "image_of",
     "list_callbacks",
     "list_tasks",
-    "models_since",
     "overview",
     "rfc3339",
     "summed",

@@ -12,7 +12,7 @@ from app.columns import db_now
 from app.counts import ACCEPTED, Stage, hour_of
 from app.models import FINAL, Callback, Job, Tally, Task, TaskStatus, Verdict, first_id
 from app.reports.problems import Problem, problems
-from app.reports.rates import Spread, figures_since, summed
+from app.reports.rates import Spread, total_since
 
 HOURS = 24
 # Enough to tell an age or to say "many", however long a backlog is.
@@ -69,7 +69,7 @@ def overview(session: Session, silent_seconds: float) -> Overview:
     """
     now = session.scalars(select(db_now())).one()
     since = hour_of(now) - timedelta(hours=HOURS - 1)
-    figures = summed(figures_since(session, since))
+    figures = total_since(session, since)
     ended = {status: figures.counts[status] for status in FINAL}
     return Overview(
         at=now,

@@ -1,7 +1,7 @@
 """What was counted within a window of whole hours: how often, how fast."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -60,10 +60,17 @@ def figures_since(session: Session, since: datetime) -> Mapping[tuple[str, str],
     return dict(sorted(found.items()))
 
 
-def models_since(session: Session, since: datetime) -> Sequence[str]:
-    """The models that tasks named since then."""
-    named = select(Tally.model).where(Tally.hour >= since, Tally.model != "").distinct()
-    return session.scalars(named.order_by(Tally.model)).all()
+def total_since(session: Session, since: datetime) -> Figures:
+    """All that was counted since then, the beginning of an hour, together."""
+    total = Figures()
+    tallies = select(Tally.event, func.sum(Tally.count)).where(Tally.hour >= since)
+    for event, count in session.execute(tallies.group_by(Tally.event)):
+        total.counts[event] = int(count)
+    columns = (Latency.stage, Latency.bucket)
+    latencies = select(*columns, func.sum(Latency.count)).where(Latency.hour >= since)
+    for stage, bucket, count in session.execute(latencies.group_by(*columns)):
+        total.stages[Stage(stage)].buckets[bucket] = int(count)
+    return total
 
 
 def summed(figures: Mapping[tuple[str, str], Figures]) -> Figures:

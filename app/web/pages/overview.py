@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from app import reports
-from app.models import Scope, TaskStatus
+from app.models import Scope, Task, TaskStatus
 from app.reports import TaskFilter
 from app.reports.pages import page_of_ids
 from app.web import parameters
@@ -22,8 +22,6 @@ from app.web.state import services
 
 # Beyond this, how many are new is not counted.
 NEWER = 100
-# The filter offers the models that were used lately.
-LATELY = timedelta(days=30)
 PERIODS = {"1h": "Last hour", "24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days"}
 _LENGTHS = {"1h": timedelta(hours=1), "24h": timedelta(days=1), "7d": timedelta(days=7),
             "30d": timedelta(days=30)}  # fmt: skip
@@ -49,7 +47,7 @@ def overview() -> ResponseReturnValue:
         )
         newer = _newer(db, wanted, until) if until else 0
         figures = reports.overview(db, silent_seconds(parts.config))
-        models = reports.models_since(db, datetime.now(UTC) - LATELY)
+        models = reports.choices(db, Task.model)
     return page(
         "overview.html",
         tasks=tasks,
