@@ -10,6 +10,8 @@ import importlib
 import logging
 import re
 import sys
+import time
+import traceback
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -19,6 +21,8 @@ from app.config import Config
 TAGS = ("action", "request_id", "kind", "task_id", "job")
 MESSAGE_LENGTH = 200
 FLUSH_SECONDS = 2
+# An error that comes again and again from the same place is told this often.
+AGAIN_SECONDS = 60.0
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 # Tokens, keys, ids, base64, addresses: whatever is long and has a digit.
 _LONG = re.compile(r"(?=[\w.+/:=-]*\d)[\w.+/:=-]{16,}")
@@ -54,13 +58,15 @@ class _Reporter(logging.Handler):
         super().__init__()
         self._client = client
         self._event_from_exception = event_from_exception
+        # When each kind of error was reported last; the handler's lock, held in `emit`, guards it.
+        self._reported: dict[tuple[object, ...], float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Report the line if it comes with an error."""
         # structlog's lines are a mapping until they are rendered.
         line: Mapping[str, Any] = record.msg if isinstance(record.msg, Mapping) else {}
         error = _error_in(line.get("exc_info") or record.exc_info)
-        if error is None or record.name.startswith("sentry_sdk"):
+        if error is None or record.name.startswith("sentry_sdk") or not self._is_news(error):
             return
         try:
             event, hint = self._event_from_exception(error, client_options=self._client.options)
@@ -68,6 +74,20 @@ class _Reporter(logging.Handler):
             self._client.capture_event(event, hint=hint)
         except Exception:
             self.handleError(record)
+
+    def _is_news(self, error: BaseException) -> bool:
+        # By the lines of ours that it came through: all errors of the database begin at one of theirs.
+        ours = [
+            (frame.f_code, line)
+            for frame, line in traceback.walk_tb(error.__traceback__)
+            if frame.f_globals.get("__name__", "").startswith("app.")
+        ]
+        kind = (type(error), *ours)
+        now = time.monotonic()
+        if now - self._reported.get(kind, -AGAIN_SECONDS) < AGAIN_SECONDS:
+            return False
+        self._reported[kind] = now
+        return True
 
 
 def _error_in(exc_info: object) -> BaseException | None:
