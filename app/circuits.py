@@ -47,13 +47,14 @@ def judge(
     error: BaseException,
     *,
     first: bool = True,
+    after: int = FAILURES_IN_A_ROW,
     longest: float = LONGEST_PAUSE_SECONDS,
 ) -> float | None:
     """Note what an error says of the other side; for how many seconds its queue now rests, or None.
 
     It counts when nobody was reached, nobody answered in time, or the answer was a 5xx.  A refusal is
     an answer like any other, but a 429 that says when to come back stops the whole queue until then.
-    `first` and `longest` are those of `failed`.
+    `first`, `after` and `longest` are those of `failed`.
     """
     if not isinstance(error, OutboundError | ProviderError):
         return None
@@ -61,8 +62,15 @@ def judge(
     if status == 429 and error.retry_after:
         return rest(session, queue, str(error), error.retry_after)
     if (status is None or status >= 500) and not error.permanent:
-        pause = error.retry_after
-        return failed(session, queue, str(error), retry_after=pause, first=first, longest=longest)
+        return failed(
+            session,
+            queue,
+            str(error),
+            retry_after=error.retry_after,
+            first=first,
+            after=after,
+            longest=longest,
+        )
     if status is not None:
         succeeded(session, queue)
     return None
@@ -75,21 +83,22 @@ def failed(
     *,
     retry_after: float | None = None,
     first: bool = True,
+    after: int = FAILURES_IN_A_ROW,
     longest: float = LONGEST_PAUSE_SECONDS,
 ) -> float | None:
     """Count a failure of the other side; for how many seconds its queue now rests, or None.
 
     It counts only as the `first` of its job: one edit that always fails must not stop all others.  The
-    pause doubles from opening to opening, up to `longest` seconds.  `retry_after`, in seconds, is what
-    the other side asked for.
+    circuit opens `after` so many in a row; the pause doubles from opening to opening, up to `longest`
+    seconds.  `retry_after`, in seconds, is what the other side asked for.
     """
     failures, is_open = _count(session, queue, reason, int(first))
     if is_open:
         # It was begun before.
         return None
-    if failures < FAILURES_IN_A_ROW:
+    if failures < after:
         return rest(session, queue, reason, retry_after) if retry_after else None
-    doublings = min(failures - FAILURES_IN_A_ROW, MOST_DOUBLINGS)
+    doublings = min(failures - after, MOST_DOUBLINGS)
     pause = min(FIRST_PAUSE_SECONDS * float(2**doublings), longest) * random.uniform(0.8, 1.2)
     pause = max(pause, retry_after or 0.0)
     opened = {"open_until": db_now(pause), "probe_at": db_now(pause), "changed_at": db_now()}

@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+# So many that fail, each an edit of its own: one or the other may be at fault itself.
+FAILURES_IN_A_ROW = 10
 SUBMIT_LIMITS = Limits(connect=10, read=120, total=180, bytes=64 * 2**20)
 # The slowest line that files are sent over, in bytes a second: to give up too early leaves in doubt
 # what the provider has got.
@@ -155,10 +157,7 @@ def submit(services: Services, job: Job) -> jobs.Conclusion | None:
 
     def conclude(session: Session) -> None:
         _conclude(services, task, submission, session)
-        if isinstance(submission, Unknown):
-            circuits.failed(session, job.queue, submission.reason, first=not job.failures)
-        else:
-            circuits.succeeded(session, job.queue)
+        note_provider(session, job, submission.reason if isinstance(submission, Unknown) else None)
 
     return conclude
 
@@ -172,11 +171,22 @@ def submission_lost(services: Services, job: Job) -> jobs.Conclusion | None:
     return partial(_conclude, services, task, Unknown("the worker went silent while sending"))
 
 
+def note_provider(session: Session, job: Job, failure: str | None) -> None:
+    """Whether the provider has answered an edit that was sent, or why not."""
+    if failure is None:
+        circuits.succeeded(session, job.queue)
+        return
+    first = not job.failures
+    circuits.failed(session, job.queue, failure, first=first, after=FAILURES_IN_A_ROW)
+
+
 def submission_failed(session: Session, job: Job, error: BaseException, final: bool) -> None:
     """Nothing was begun: the task waits for the next attempt or, when `final`, fails."""
     task = tasks.lock(session, task_id_of(job))
     task.submitting_at = None
-    pause = circuits.judge(session, job.queue, error, first=not job.failures)
+    pause = circuits.judge(
+        session, job.queue, error, first=not job.failures, after=FAILURES_IN_A_ROW
+    )
     if task.status not in tasks.UNDER_WAY:
         return
     known = error if isinstance(error, PostbackError) else PostbackError("unexpected error")

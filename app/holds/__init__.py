@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from app import circuits, edits, tasks, uploads
+from app import edits, tasks, uploads
 from app.errors import OutboundError
 from app.holds import answers, sources, streams
 from app.holds.partials import Partials
@@ -119,9 +119,9 @@ def _note_submitted(services: Services, task_id: UUID) -> None:
 def _conclude(job: Job, task_id: UUID, outcome: Result | Unknown, session: Session) -> None:
     _note(task_id, outcome, session)
     if isinstance(outcome, Unknown) and not outcome.answering:
-        circuits.failed(session, job.queue, outcome.reason, first=not job.failures)
+        edits.note_provider(session, job, outcome.reason)
     else:
-        circuits.succeeded(session, job.queue)
+        edits.note_provider(session, job, None)
 
 
 def _note(task_id: UUID, outcome: Result | Unknown, session: Session) -> None:

@@ -10,10 +10,9 @@ import pytest
 from sqlalchemy import select, update
 
 from app import circuits, edits, jobs, tasks
-from app.circuits import FAILURES_IN_A_ROW
 from app.columns import db_now
 from app.config import HostPort
-from app.edits import OUR_RULES
+from app.edits import FAILURES_IN_A_ROW, OUR_RULES
 from app.errors import (
     InvalidFieldError,
     LeaseLostError,
@@ -276,7 +275,7 @@ def test_a_provider_that_is_away_is_left_alone(
     task = make_task(linked_sqlite)
     with linked_sqlite.db.transaction() as session:
         for _ in range(FAILURES_IN_A_ROW - 1):
-            circuits.failed(session, "submit:acedata", "away")
+            circuits.failed(session, "submit:acedata", "away", after=FAILURES_IN_A_ROW)
 
     if answer.status in {403, 500}:
         fail_next(linked_sqlite, Kind.SUBMIT)
