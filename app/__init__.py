@@ -5,6 +5,7 @@ The map, top to bottom; an import only ever points down:
     web, worker, sandbox, demo   edges: HTTP in, the job loop, the pretend provider, the demonstration
                                  (and client: the API from the command line)
     actions                      what people do to a task: cancel, retry, reconcile, resubmit, delete
+    holds                        edits at providers that answer with the result: a worker holds the call
     edits, images, reports       verbs: create, submit and take in a result; store images; answer lookups
                                  (and results, reconcile, retention, keys, figures)
     inbox                        the one writer of incoming callbacks
