@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -19,7 +20,7 @@ from app.models import Event, Job, Task
 from app.services import Services
 from tests.acceptance.conftest import Logs
 from tests.acceptance.sites import HASTY, Resources, Site, installed
-from tests.acceptance.waiting import until
+from tests.acceptance.waiting import PATIENCE, until
 from tests.factories import failure, png, submission, success
 from tests.servers.postgres import Postgres
 from tests.servers.subscriber import Arrival, Subscriber, subscriber
@@ -85,10 +86,10 @@ def test_nothing_is_missing_when_workers_and_the_database_are_killed(
             # No faster than it is told: how much a machine can bear is not the question.
             wait_for(good, number * EVENTS)
         lasted = time.monotonic() - began
-        told = until(lambda: all_told(parts), "everything was told", 60)
+        told = until(lambda: all_told(parts), "everything was told")
         ended = {id_: at for id_, (at, type_) in told.items() if type_ in ENDS}
-        until(lambda: good.taken().keys() >= told.keys(), lambda: missing(good, told))
-        until(lambda: flaky.taken().keys() >= ended.keys(), lambda: missing(flaky, ended))
+        until(lambda: good.taken().keys() >= told.keys(), Missing(good, told), 2 * PATIENCE)
+        until(lambda: flaky.taken().keys() >= ended.keys(), Missing(flaky, ended), 2 * PATIENCE)
 
         lags = lags_of(good, {id_: at for id_, (at, _) in told.items()})
         late = lags_of(flaky, ended)
@@ -184,10 +185,16 @@ def lags_of(here: Subscriber, told: Mapping[str, float]) -> list[float]:
     return sorted(taken[id_].at - at for id_, at in told.items())
 
 
-def missing(here: Subscriber, told: Mapping[str, Any]) -> str:
-    """What has not arrived."""
-    lacking = told.keys() - here.taken().keys()
-    return f"{len(lacking)} of {len(told)}, {sorted(lacking)[:3]} among them"
+@dataclass(frozen=True)
+class Missing:
+    """What has not arrived, as a text of that moment."""
+
+    here: Subscriber
+    told: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        lacking = self.told.keys() - self.here.taken().keys()
+        return f"{len(lacking)} of {len(self.told)}, {sorted(lacking)[:3]} among them"
 
 
 def lag_after(arrival: Arrival, at: str) -> float:
