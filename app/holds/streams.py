@@ -78,6 +78,9 @@ def read_events(pieces: Iterable[bytes], file: BinaryIO) -> Iterator[Mapping[str
         if is_data:
             file.write(line)
         at_start = line.endswith(b"\n")
+    # The standard drops an event without its end; but here one was paid for.
+    if not _is_done(file) and (payload := _payload(file)) is not None:
+        yield payload
 
 
 class _Answer:
