@@ -9,7 +9,7 @@ The map, top to bottom; an import only ever points down:
     edits, images, reports       verbs: create, submit and take in a result; store images; answer lookups
                                  (and results, reconcile, retention, keys, figures)
     inbox                        the one writer of incoming callbacks
-    counts, tasks                what is counted as it happens; how a task's status changes
+    counts, search, tasks        what is counted as it happens; words of prompts; how a status changes
     events                       what happened to a task, told to its timeline and to whoever waits
     jobs                         enqueue, claim, heartbeat, finish, retry
     services                     the parts below, built once from the configuration

@@ -11,6 +11,7 @@ from app import counts, retention
 from app.counts import Stage, bucket_of, hour_of, longest
 from app.models import Event, Latency, Tally, Task
 from app.services import Services
+from tests.core.conftest import at_once
 from tests.factories import make_task
 
 NOON = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
@@ -95,11 +96,17 @@ def test_a_late_success_takes_the_failure_back_in_whichever_order_they_are_count
     }
 
 
-def test_many_events_of_many_tasks_are_added_up(parts: Services) -> None:
-    tasks = [make_task(parts) for _ in range(20)]
-    for _ in range(2):
-        count(parts, [event for task in tasks for event in happen(parts, task, "created")])
-    assert tallies(parts) == {(12, "gpt-image-2", "created"): 40}
+def test_what_many_count_at_once_is_added_up(parts: Services) -> None:
+    tasks = [make_task(parts, model=f"m{number % 2}") for number in range(12)]
+    batches = [
+        [event for task in order for event in happen(parts, task, "created", "submitted")]
+        for order in (tasks, tasks[::-1], tasks, tasks[::-1])
+    ]
+    # In opposite orders, so that they would wait for each other.
+    at_once(*(lambda batch=batch: count(parts, batch) for batch in batches))
+    assert tallies(parts) == {
+        (12, model, word): 24 for model in ("m0", "m1") for word in ("created", "submitted")
+    }
 
 
 def test_the_time_of_each_stage_is_counted_in_its_bucket(parts: Services) -> None:
