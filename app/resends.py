@@ -31,7 +31,7 @@ MAX_KEY_LENGTH = 255
 # How long a submission waits to see whether the answer that is being written to an equal one gets
 # through.  It is a matter of milliseconds, unless the process that wrote it is gone.
 OUTCOME_SECONDS = 1.5
-FIRST_PAUSE_SECONDS = 0.004
+FIRST_PAUSE_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 0.05
 # The provider may have done the work all the same, and want to be paid for it.
 DOUBTFUL_CODES = frozenset({"timeout", "unknown_outcome"})
