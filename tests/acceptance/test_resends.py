@@ -121,6 +121,22 @@ def test_who_hangs_up_and_asks_again_gets_the_same_edit(working_site: Site) -> N
     assert send(site, body)[1]["task_id"] != answer["task_id"]
 
 
+def test_who_waits_while_the_server_restarts_is_sent_elsewhere(working_site: Site) -> None:
+    """Not held until the process is killed, and answered by the next one."""
+    site = working_site
+    prompt = new_prompt("sepia [late 5]")
+    body = submission(site, prompt)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(send, site, body)
+        until(lambda: made_for(site, prompt), "the submission is there")
+        site.front.stop()
+        status, answer = waiting.result()
+    assert (status, answer["error"]["code"]) == (503, "unavailable")
+
+    site.front.start()
+    assert send(site, body)[1]["task_id"] == paid_once(site, prompt)
+
+
 def statuses(part: Part) -> list[int]:
     return [entry["status"] for entry in part.logged() if entry.get("action") == "request"]
 

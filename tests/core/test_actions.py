@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete as delete_rows
 from sqlalchemy import select, update
 
 from app import actions, jobs
@@ -26,11 +27,13 @@ from app.models import (
     TaskStatus,
     new_id,
 )
+from app.models import Job as JobRow
 from app.services import Services
 from app.storage.local import LocalStorage
 from app.worker import HANDLERS
 from tests.core.conftest import at_once
 from tests.core.sites import Site, json_answer
+from tests.core.test_images import with_storage_down
 from tests.core.test_reconcile import TASKS, items, known, run_periodic
 from tests.factories import (
     claim,
@@ -171,6 +174,23 @@ def test_images_that_failed_are_copied_again(parts: Services, host: Site) -> Non
     assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
     assert {image.status for image in images_of(parts, task)} == {ImageStatus.STORED}
     assert timeline(parts, task)[-4:] == ["retried", "image_stored", "image_stored", "succeeded"]
+
+
+def test_bytes_that_were_put_aside_are_copied_although_their_link_is_dead(
+    parts: Services, host: Site
+) -> None:
+    task = make_task(parts)
+    deliver(parts, task, success(host.serve("/a.png", png())))
+    fail_next(with_storage_down(parts), Kind.STORE_IMAGE)
+    host.serve("/a.png", b"", status=404)
+    with parts.db.transaction() as session:
+        session.execute(delete_rows(JobRow).where(JobRow.kind == Kind.STORE_IMAGE))
+        session.execute(update(Image).values(status=ImageStatus.FAILED, error_code="api_error"))
+        session.execute(update(Task).values(status=TaskStatus.FAILED))
+
+    retry(parts, task)
+    run_next(parts, Kind.STORE_IMAGE)
+    assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
 
 
 def test_a_result_that_could_not_be_read_is_read_again(sqlite_parts: Services) -> None:
