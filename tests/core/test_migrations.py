@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from alembic import command
@@ -11,8 +12,9 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
+from sqlalchemy.orm import Session
 
-from app import db
+from app import db, search
 from app.models import Base
 from tests.servers.postgres import Postgres
 
@@ -98,3 +100,21 @@ def test_there_is_one_line_of_migrations_numbered_in_their_order() -> None:
     assert revisions == [f"{number:04}" for number in range(1, len(revisions) + 1)]
     files = sorted(path.name for path in (db.MIGRATIONS / "versions").glob("*.py"))
     assert [name[:4] for name in files] == revisions
+
+
+def test_tasks_from_before_there_was_a_search_are_found(empty_url: str) -> None:
+    command.upgrade(alembic(empty_url), "0002")
+    engine = create_engine(empty_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO tasks"
+            " (id, provider, status, prompt, request, metadata, asks, deadline_at, created_at) VALUES"
+            " ('00000000000000000000000000000007', 'acedata', 'queued', 'Make it \U0001f973 SEPIA',"
+            " '{}', '{}', 0, '2026-11-20', '2026-11-20')"
+        )
+    command.upgrade(alembic(empty_url), "head")
+    with Session(engine) as session:
+        for q in ("sepia", "\U0001f973", "mak it"):
+            found = session.scalars(search.tasks_having(session, search.words_of(q))).all()
+            assert found == [UUID(int=7)]
+    engine.dispose()
