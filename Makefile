@@ -1,10 +1,12 @@
-# `make` sets up what it needs in .venv; nothing else on the machine is touched.
+# `make` sets up what it needs in .venv; of the machine only the tests touch anything: they install Chromium.
 PYTHON ?= python3
 PORT ?= 8000
 DATABASE ?= postgresql
 BIN := .venv/bin
 
-.PHONY: demo run test soak chaos bench bench-streams bench-million check format requirements clean
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: demo run test chromium screenshots soak chaos bench bench-streams bench-million check format requirements clean
 
 demo: .venv/runtime
 	@PORT=$(PORT) $(BIN)/python -m app demo $(if $(ONCE),--once)
@@ -12,8 +14,23 @@ demo: .venv/runtime
 run: .venv/runtime
 	@PORT=$(PORT) $(BIN)/python -m app serve
 
-test: .venv/dev
+test: .venv/dev chromium
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+# The browser that the tests of the pages look through: a package of the system, for pip has none.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+		if command -v apt-get >/dev/null; then \
+			$(SUDO) apt-get update -q && \
+			$(SUDO) apt-get install -y -q --no-install-recommends chromium fonts-liberation; \
+		else \
+			echo "The tests of the pages need Chromium as \`chromium\` in the PATH: install it and try again." >&2; \
+			exit 1; \
+		fi
+
+# The pictures in the README: the real pages, with what the sandbox makes.
+screenshots: .venv/dev chromium
+	PYTHONPATH=. $(BIN)/python docs/screenshots.py
 
 # SOAK_ROUNDS is how long (60), SOAK_SEED what goes wrong.
 soak: .venv/dev

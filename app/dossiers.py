@@ -38,7 +38,6 @@ def open_dossier(services: Services, session: Session, task: Task) -> Dossier:
     mine = {"task_id": task.id}
     images = session.scalars(select(Image).filter_by(**mine))
     partials = session.scalars(select(Partial).filter_by(**mine).order_by(Partial.index))
-    audit = select(Audit).filter_by(subject=str(task.id)).order_by(Audit.id.desc())
     log = CallbackFilter(task_id=task.id)
     return Dossier(
         task=reports.task_in_full(services, session, task),
@@ -46,8 +45,14 @@ def open_dossier(services: Services, session: Session, task: Task) -> Dossier:
         partials=[_partial(services, partial) for partial in partials],
         keys_in_storage={image.index: image.key for image in images},
         deliveries=subscribers.deliveries_of_task(session, task.id),
-        audit=session.scalars(audit.limit(AUDITS)).all(),
+        audit=acts_on(session, task.id),
     )
+
+
+def acts_on(session: Session, id_: UUID) -> Sequence[Audit]:
+    """What people and keys did to a task or an endpoint, the newest first."""
+    acts = select(Audit).filter_by(subject=str(id_)).order_by(Audit.id.desc())
+    return session.scalars(acts.limit(AUDITS)).all()
 
 
 def find_input(session: Session, task: Task, role: Role, index: int) -> Input:

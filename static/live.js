@@ -3,7 +3,7 @@
 
 const PAUSE_MS = 1000; // between two refreshes
 const POLL_MS = 5000; // without a stream of events
-const IDLE_MS = 30000; // with one: not everything that a page shows is an event
+const IDLE_MS = 10000; // with one: not everything that a page shows is an event
 const RECONNECT_MS = 15000;
 // Scripts own these: a fresh page does not know them.
 const OURS = new Set(["hidden", "open", "role", "tabindex", "style", "aria-selected", "aria-controls", "aria-pressed"]);

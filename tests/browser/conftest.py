@@ -1,31 +1,21 @@
 """A real browser in front of a running service with the sandbox; all tests here share them."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.browser.houses import House, house
-from tests.browser.visitors import Visitors
+from tests.browser.visitors import Visitors, started_browser
 from tests.servers.service import Sandbox, running
-
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-# It runs in containers, and calls nobody by itself.
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     """The browser."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with started_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="package")

@@ -60,8 +60,9 @@ def test_a_task_is_submitted_again_and_deleted(
 def test_a_task_is_asked_for_copied_again_and_canceled(
     visit: Callable[..., Page], lived_in: House
 ) -> None:
+    made = len(lived_in.sandbox.state()["images_made"])
     silent = lived_in.submit("nobody calls back [never]")
-    until(lambda: lived_in.task(silent)["status"] == "submitted", silent)
+    until(lambda: len(lived_in.sandbox.state()["images_made"]) > made, silent)
     page = visit(f"/tasks/{silent}")
     page.get_by_role("button", name="Ask the provider now free").click()
     expect(page.get_by_text("The provider is being asked.")).to_be_visible()
@@ -110,13 +111,14 @@ def test_an_endpoint_from_its_making_to_its_end(
     page.get_by_role("button", name="Test").click()
     expect(page.get_by_text("An example is on its way")).to_be_visible()
     delivery = page.locator(".delivery").first
-    expect(delivery).to_contain_text("1 attempt")
+    expect(delivery).to_contain_text("last 404")
     delivery.locator("summary").click()
     expect(delivery).to_contain_text("404")
     delivery.get_by_role("button", name="Redeliver").click()
     expect(page.get_by_text("It is being delivered again.")).to_be_visible()
-    expect(page.locator(".delivery").first).to_contain_text("2 attempts")
-    expect(page.get_by_label("0 of the last 2 attempts delivered")).to_be_visible()
+    # The schedule may have had its turn in between.
+    expect(page.get_by_label(re.compile("0 of the last [2-9] attempts delivered"))).to_be_visible()
+    expect(page.locator(".delivery").first).to_contain_text(re.compile("[2-9] attempts"))
 
     sure(page, "Recover", "Send what is missing")
     expect(
@@ -126,8 +128,8 @@ def test_an_endpoint_from_its_making_to_its_end(
     assert page.locator("#secret").inner_text() != secret
     page.goto(f"/endpoints/{endpoint}")
     sure(page, "Disable", "Disable it")
-    expect(page.locator("#head")).to_contain_text("disabled")
-    expect(page.locator("#head")).to_contain_text("by ops")
+    expect(page.locator("#head")).to_contain_text("by hand")
+    expect(page.locator("#audit")).to_contain_text("by ops from 127.0.0.1")
     sure(page, "Enable", "Enable it")
     expect(page.locator("#head .status").first).to_have_text("enabled")
     sure(page, "Delete", "Delete for good")
@@ -197,7 +199,8 @@ def test_a_viewer_looks_and_cannot_act(
 def test_who_signs_out_or_whose_session_ends_comes_back_to_the_page(
     visit: Callable[..., Page], visitors: Visitors, lived_in: House
 ) -> None:
-    visitors.expected = ["status of 401"]
+    # The stream of events ends with the session, too.
+    visitors.expected = ["status of 401", "EventSource"]
     name = "for one session"
     key = lived_in.new_key(name, Scope.ADMIN)
     page = visit("/?status=failed", key=None)

@@ -1,18 +1,43 @@
 """People in front of a browser, and what they must never see."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 from tests.browser.houses import House
 
+# It runs in containers, and calls nobody by itself.
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
 WIDTHS = {"desktop": (1440, 900), "phone": (390, 844)}
 # Nothing here takes longer, busy as the machine may be.
 PATIENCE_MS = 20_000
 expect.set_options(timeout=PATIENCE_MS)
+
+
+@contextmanager
+def started_browser() -> Iterator[Browser]:
+    """A browser of the machine's own."""
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert executable, "there is no chromium here: `make chromium` installs it"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield browser
+        browser.close()
 
 
 class Visitors:

@@ -6,7 +6,7 @@ from uuid import UUID
 from flask import flash, request, url_for
 from flask.typing import ResponseReturnValue
 
-from app import endpoints, subscribers
+from app import dossiers, endpoints, subscribers
 from app.errors import InvalidFieldError
 from app.messages import TYPES
 from app.models import Scope
@@ -63,11 +63,13 @@ def one_endpoint(id_: UUID, **values: Any) -> str:
             db, found.id, limit=parameters.limit(), before=parameters.uuid("cursor")
         )
         health = subscribers.health(db, found.id)
+        audit = dossiers.acts_on(db, found.id)
     return page(
         "endpoint.html",
         endpoint=subscribers.endpoint_in_full(found),
         rotated_until=found.previous_secret_until,
         health=health,
+        audit=audit,
         deliveries=items,
         paged="cursor" in request.args,
         older=following and url_for("pages.endpoint", id_=id_, cursor=following),
