@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from app import changes, db, events
@@ -107,3 +107,18 @@ def test_changes_from_a_dump_of_another_server_are_old_ones(postgres_parts: Serv
 
     assert start.xid == 0
     assert settled(parts, start) == ["new"]
+
+
+def test_a_reader_on_sqlite_searches_from_where_it_is(sqlite_parts: Services) -> None:
+    """All rows have the same number there: an index of numbers and ids was read from its beginning."""
+    asked: list[tuple[str, tuple[object, ...]]] = []
+    event.listen(
+        sqlite_parts.db.engine,
+        "before_cursor_execute",
+        lambda *given: asked.append((given[2], given[3])),
+    )
+    with sqlite_parts.db.reading() as session:
+        changes.after(session, BEGINNING, limit=9)
+        statement, parameters = asked[-1]
+        plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        assert [row.detail for row in plan] == ["SEARCH events USING INTEGER PRIMARY KEY (rowid>?)"]
