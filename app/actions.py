@@ -61,7 +61,7 @@ def retry(session: Session, id_: str, actor: Actor) -> Task:
 def reconcile(session: Session, services: Services, id_: str, actor: Actor) -> Task:
     """Ask the provider what became of a task, with its next lookup: within a second or so."""
     task = _lock(session, id_)
-    if not services.providers[task.provider].has_lookup:
+    if services.providers[task.provider].lookup is None:
         raise ConflictError(f"{task.provider} cannot be asked what became of a task")
     if task.submitted_at is None and task.status is TaskStatus.QUEUED:
         raise ConflictError("the provider does not have this task yet: there is nothing to ask")

@@ -52,15 +52,15 @@ def ask(services: Services, job: Job) -> Conclusion | None:
         ids = _silent(session, provider.name)
     if not ids:
         return None
-    if not provider.has_lookup:
+    if (lookup := provider.lookup) is None:
         return partial(_give_up, ids)
     while True:
         try:
             # Who was stopped for longer than that asks too often with whoever took over.
             job.lease.ensure_held()
             limits = _limits(services.config, ids)
-            response = services.outbound.call(provider.lookup_request(ids), limits)
-            return partial(_note, services, job, ids, provider.read_lookup(response))
+            response = services.outbound.call(lookup.lookup_request(ids), limits)
+            return partial(_note, services, job, ids, lookup.read_lookup(response))
         except (OutboundError, ProviderError) as error:
             if error.code != "too_large" or len(ids) == 1:
                 log.warning(

@@ -29,7 +29,7 @@ class Services:
         """The providers whose callbacks count only when their own lookup agrees."""
         if self.config.confirm_callbacks == "off":
             return frozenset()
-        return frozenset(name for name, each in self.providers.items() if each.has_lookup)
+        return frozenset(name for name, each in self.providers.items() if each.lookup)
 
     def picture_url(self, picture: Picture, id_: UUID, extension: str = "") -> str:
         """The permanent address of an image, with its file name's extension if it is known."""

@@ -5,7 +5,7 @@ The rules are those of its "OpenAI Images Edits API" document and of its publish
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from app.errors import InvalidResultError
@@ -123,11 +123,15 @@ class AceData:
 
     name = "acedata"
     calls_back = True
-    has_lookup = True
     rules = RULES
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
+
+    @property
+    def lookup(self) -> Self:
+        """It can be asked, free of charge."""
+        return self
 
     def submit_request(self, edit: Edit) -> Request:
         """The caller's fields, our callback URL, and our task id as `trace_id`; a form with files."""

@@ -3,9 +3,8 @@
 The rules are those of its "image edits" document.  It calls nobody back and knows no lookup.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 from app.errors import InvalidResultError
 from app.providers import multipart
@@ -13,7 +12,6 @@ from app.providers.base import (
     Answered,
     Credentials,
     Edit,
-    Found,
     PartialImage,
     Result,
     Submission,
@@ -99,7 +97,7 @@ class AGCloud:
 
     name = "agcloud"
     calls_back = False
-    has_lookup = False
+    lookup = None
     rules = RULES
 
     def __init__(self, credentials: Credentials) -> None:
@@ -156,11 +154,3 @@ class AGCloud:
         if image and kind.endswith(".completed"):
             return Result(None, (image,), usage=usage_of(payload))
         return None
-
-    def lookup_request(self, task_ids: Sequence[UUID]) -> Request:
-        """It has no lookup."""
-        raise NotImplementedError
-
-    def read_lookup(self, response: Response) -> dict[UUID, Found]:
-        """It has no lookup."""
-        raise NotImplementedError

@@ -96,18 +96,31 @@ class Found:
 Submission = Accepted | Answered | Unknown
 
 
+class Lookup(Protocol):
+    """How a provider is asked what became of tasks."""
+
+    def lookup_request(self, task_ids: Sequence[UUID]) -> Request:
+        """The request that asks for these tasks of ours."""
+
+    def read_lookup(self, response: Response) -> dict[UUID, Found]:
+        """The ones that the provider knows; raises `ProviderError` when it did not say."""
+
+
 class Provider(Protocol):
     """The protocol of one provider, as pure functions over HTTP messages.
 
     One that `calls_back` takes an edit and brings its result later; else a worker holds the call open
-    until the result has come, whole or as a stream of events.  One that `has_lookup` can be asked
+    until the result has come, whole or as a stream of events.  One without `lookup` cannot be asked
     what became of a task.
     """
 
     name: str
     calls_back: bool
-    has_lookup: bool
     rules: Rules
+
+    @property
+    def lookup(self) -> Lookup | None:
+        """How it is asked, if it can be."""
 
     def submit_request(self, edit: Edit) -> Request:
         """The request that submits `edit`."""
@@ -120,12 +133,6 @@ class Provider(Protocol):
 
     def read_event(self, payload: Mapping[str, Any]) -> PartialImage | Result | None:
         """What one event of a streamed answer brings; None when that is nothing."""
-
-    def lookup_request(self, task_ids: Sequence[UUID]) -> Request:
-        """The request that asks for what became of these tasks of ours; only with `has_lookup`."""
-
-    def read_lookup(self, response: Response) -> dict[UUID, Found]:
-        """The ones that the provider knows; raises `ProviderError` when it did not say."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def possible(task: Mapping[str, Any]) -> frozenset[str]:
     status = TaskStatus(task["status"])
     failed_images = any(image["status"] == ImageStatus.FAILED for image in task["images"])
     unread = status is TaskStatus.FAILED and task["received_at"] and not task["images"]
-    lookup = services().providers[task["provider"]].has_lookup
+    lookup = services().providers[task["provider"]].lookup is not None
     holds = {
         "cancel": status is TaskStatus.QUEUED,
         "retry": failed_images or unread,
