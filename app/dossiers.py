@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app import reports, subscribers
 from app.errors import NotFoundError
-from app.models import Audit, Callback, Image, Input, Partial, Role, Task
+from app.models import Audit, Callback, Delivery, Endpoint, Image, Input, Partial, Role, Task
 from app.reports import CallbackFilter
 from app.services import Services
 from app.signing import Picture
@@ -30,6 +30,8 @@ class Dossier:
     partials: Sequence[Json]
     keys_in_storage: Mapping[int, str | None]
     deliveries: Sequence[Json]
+    # The addresses of the endpoints among them, by their ids.
+    endpoints: Mapping[str, str]
     audit: Sequence[Audit]
 
 
@@ -39,12 +41,15 @@ def open_dossier(services: Services, session: Session, task: Task) -> Dossier:
     images = session.scalars(select(Image).filter_by(**mine))
     partials = session.scalars(select(Partial).filter_by(**mine).order_by(Partial.index))
     log = CallbackFilter(task_id=task.id)
+    subscribed = select(Delivery.endpoint_id).filter_by(**mine)
+    endpoints = session.scalars(select(Endpoint).where(Endpoint.id.in_(subscribed)))
     return Dossier(
         task=reports.task_in_full(services, session, task),
         callbacks=reports.list_callbacks(session, log, limit=CALLBACKS, before=None)[0],
         partials=[_partial(services, partial) for partial in partials],
         keys_in_storage={image.index: image.key for image in images},
         deliveries=subscribers.deliveries_of_task(session, task.id),
+        endpoints={str(endpoint.id): endpoint.url for endpoint in endpoints},
         audit=acts_on(session, task.id),
     )
 

@@ -54,7 +54,9 @@ function draw() {
     const written = shifted(at);
     const title = `${written.slice(0, 10)} ${written.slice(11, 19)} ${zoneName(at)}`;
     if (element.title !== title) element.title = title;
-    write(element, element.dataset.form === "clock" ? written.slice(11, 23) : relative(at));
+    const { form } = element.dataset;
+    if (form === "clock") write(element, written.slice(11, 23));
+    else write(element, form === "due" && at < Date.now() ? "now" : relative(at));
   }
   for (const element of document.querySelectorAll("[data-since]")) {
     write(element, duration(Math.max(0, (Date.now() - new Date(element.dataset.since)) / 1000)));

@@ -1,12 +1,14 @@
 """The pages: who sees them, and what strangers wrote is shown as text."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
 
+from sqlalchemy import update
 from werkzeug.test import TestResponse
 
-from app.models import TaskStatus
+from app.models import Circuit, Input, TaskStatus, new_id
 from tests.factories import failure, make_task, png
 from tests.web.browsers import Browser
 from tests.web.sites import Site, add_image
@@ -89,6 +91,43 @@ def test_tasks_are_filtered_and_paged(sqlite_site: Site, viewer: Browser) -> Non
     assert "prompt number" not in filtered
     assert "<option selected>canceled</option>" in filtered
     assert "Nothing matches" in text_of(viewer.get("/?q=nowhere"))
+
+
+def test_trouble_is_on_top_and_in_the_title(sqlite_site: Site, viewer: Browser) -> None:
+    endpoint = new_id()
+    until = datetime.now(UTC) + timedelta(minutes=1)
+    for name in (f"deliver:{endpoint}", "deliver:shop.example", "submit:acedata"):
+        with sqlite_site.parts.db.transaction() as session:
+            session.add(
+                Circuit(name=name, failures=5, open_until=until, reason="it answered <500>")
+            )
+    page = text_of(viewer.get("/"))
+
+    # Nobody works in this test, which is the fourth.
+    assert "<title>(4) Tasks" in page
+    assert "/static/trouble.svg" in page
+    assert f'<a href="/endpoints/{endpoint}">An endpoint</a> is left alone' in page
+    for words in (
+        "deliver:shop.example is left",
+        "submit:acedata is left",
+        "it answered &lt;500&gt;",
+    ):
+        assert words in page
+    public = text_of(sqlite_site.client.get("/status"))
+    assert "keeps failing" in public
+    assert not [word for word in ("shop.example", str(endpoint), "&lt;500") if word in public]
+
+
+def test_what_a_task_starts_from_is_shown(sqlite_site: Site, viewer: Browser) -> None:
+    task = make_task(sqlite_site.parts)
+    for key, source, status in (
+        ("inputs/a.png", None, 302), (None, "http://127.0.0.1:1/a.png", 404), (None, "nonsense", 404)
+    ):  # fmt: skip
+        with sqlite_site.parts.db.transaction() as session:
+            session.execute(update(Input).values(key=key, source_url=source))
+        response = viewer.get(f"/tasks/{task.id}/image/0")
+        assert response.status_code == status
+    assert viewer.get(f"/tasks/{task.id}/mask/0").status_code == 404
 
 
 def test_without_tasks_it_says_how_to_submit_one(viewer: Browser) -> None:

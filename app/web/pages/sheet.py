@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 from flask import (
     Blueprint,
@@ -35,6 +36,7 @@ def prepare(app: Flask) -> None:
     """Give the templates of `app` what they ask for."""
     assets = Assets(app.static_folder or "")
     app.extensions["assets"] = assets
+    app.jinja_env.tests["endpoint_id"] = _is_uuid
     app.jinja_env.filters.update(own_path=own_path, **wording.FILTERS)
     app.jinja_env.globals.update(asset=assets.url, may_act=may_act, events_path=events_path)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
@@ -76,3 +78,11 @@ def where_to(path: str) -> str:
 def own_path(url: str) -> str:
     """The path of one of our own URLs: a page may be open under another name than PUBLIC_URL's."""
     return url.removeprefix(services().config.public_url)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -31,6 +31,7 @@ def task(id_: str) -> ResponseReturnValue:
         keys_in_storage=dossier.keys_in_storage,
         audit=dossier.audit,
         deliveries=dossier.deliveries,
+        endpoints=dossier.endpoints,
         steps=list(timeline.steps(dossier.task["timeline"])),
         curl=_curl(dossier.task["request"]),
         possible=possible(dossier.task),
