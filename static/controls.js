@@ -140,6 +140,7 @@ document.addEventListener("click", (event) => {
   if (!button) return;
   const image = document.querySelector(".compare .after img");
   image.src = button.dataset.show;
+  image.dataset.kept = "";
   image.removeAttribute("width");
   image.removeAttribute("height");
   document.getElementById("compare").scrollIntoView({ block: "nearest" });

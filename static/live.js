@@ -27,6 +27,8 @@ function morph(old, fresh) {
     if (old.nodeValue !== fresh.nodeValue) old.nodeValue = fresh.nodeValue;
     return;
   }
+  // What somebody has chosen to see stays.
+  if ("kept" in old.dataset) return;
   for (const { name, value } of fresh.attributes) {
     if (!OURS.has(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
   }

@@ -142,6 +142,13 @@ def test_before_and_after_by_keyboard(visit: Callable[..., Page], lived_in: Hous
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     page.get_by_role("button", name="Compare image 2").click()
     second = page.get_by_alt_text("Image 2, in full size").locator("..").get_attribute("href")
+    # The choice outlasts what comes anew from the server.
+    page.evaluate(
+        """() => new Promise((done) => {
+            document.addEventListener("postback:drawn", () => done(), { once: true });
+            document.dispatchEvent(new CustomEvent("postback:refresh"));
+        })"""
+    )
     expect(page.locator(".compare .after img")).to_have_attribute("src", str(second))
 
     still = visit(f"/tasks/{task_id}", scripts=False)

@@ -51,13 +51,14 @@ def paths(lived_in: House) -> Mapping[str, str]:
         "status": "/status",
         "body": f"/bodies/{refused[0]['id']}",
         "login": "/login",
+        "docs": "/docs",
         "missing": "/nothing-here",
     }
 
 
 PAGES = (
     "overview", "task", "hostile", "rejections", "endpoints", "endpoint", "keys", "status", "body",
-    "login", "missing",
+    "login", "docs", "missing",
 )  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def test_a_page_is_accessible_and_whole(
     visitors: Visitors, paths: Mapping[str, str], name: str
 ) -> None:
     visitors.expected = ["status of 404"]
-    page = visitors.visit(paths[name], key=None if name in {"login", "status"} else "admin")
+    page = visitors.visit(paths[name], key=None if name in {"login", "status", "docs"} else "admin")
     _open_all(page)
     for (width, height), scheme in product(WIDTHS.values(), SCHEMES):
         page.set_viewport_size({"width": width, "height": height})
