@@ -2,18 +2,20 @@
 
 The map, top to bottom; an import only ever points down:
 
-    web, worker, sandbox, demo   edges: HTTP in, the job loop, the pretend provider, the demonstration
-                                 (and client: the API from the command line)
-    actions                      what people do to a task: cancel, retry, reconcile, resubmit, delete
-    holds                        edits at providers that answer with the result: a worker holds the call
-    edits, images, reports       verbs: create, submit and take in a result; store images; answer lookups
-                                 (and results, reconcile, retention, keys, figures)
+    client, web, worker, sandbox, demo   edges: the command line's client, HTTP in, the job loop, the
+                                 pretend provider, the demonstration; serving runs web under gunicorn
+    actions, holds               what people do to a task; calls that are held until their result comes
+    dossiers, lookalikes         what one page, and the provider's own lookup, show of a task
+    push                         telling subscribers: messages, deliveries, endpoints
+    edits, resends, images, reports     verbs: create and submit, recognise what comes again, store
+                                 images, answer lookups (and changes, figures, keys, reconcile, results,
+                                 retention)
     inbox                        the one writer of incoming callbacks
-    counts, search, tasks        what is counted as it happens; words of prompts; how a status changes
-    events                       what happened to a task, told to its timeline and to whoever waits
-    jobs                         enqueue, claim, heartbeat, finish, retry
-    services                     the parts below, built once from the configuration
-    db, storage, outbound, providers, signing, imaging     one outside thing each
+    tasks, counts, search        how a task moves; what is counted as it happens; the words of prompts
+    circuits                     who outside is away and left alone
+    events, jobs, uploads        what happened, as timeline and outbox; the queue; files of submissions
+    bodies, services             large bodies; the parts below, built once from the configuration
+    db, storage, outbound, providers, signing, imaging, logs, reporting     one outside thing each
     models                       the tables
     config, errors, columns, bulk, wire   the ground floor
 """

@@ -8,9 +8,10 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import reports, subscribers
+from app import reports
 from app.errors import NotFoundError
 from app.models import Audit, Callback, Delivery, Endpoint, Image, Input, Partial, Role, Task
+from app.push import subscribers
 from app.reports import CallbackFilter
 from app.services import Services
 from app.signing import Picture

@@ -15,13 +15,14 @@ import structlog
 from sqlalchemy import delete, insert, update
 from sqlalchemy.orm import Session
 
-from app import deliveries, edits, holds, images, jobs, reconcile, results, retention
+from app import edits, holds, images, jobs, reconcile, results, retention
 from app.columns import db_now
 from app.db import is_outage
 from app.errors import LeaseLostError, PostbackError
 from app.jobs import Again, Conclusion, Due, Ending, Job, Kind, OnLost, Places, Retry, Terms
 from app.models import Worker as Row
-from app.relay import Relay
+from app.push import deliveries
+from app.push.relay import Relay
 from app.services import Services
 
 log = structlog.get_logger()

@@ -12,14 +12,14 @@ from tests.factories import make_config, running
 from tests.servers.postgres import Postgres, postgres_server
 from tests.servers.swift import Swift, swift_server
 
-# Folders whose tests share servers.
-TOGETHER = {"acceptance", "browser"}
+# The folder whose tests share a browser and a service.
+TOGETHER = "browser"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together, when two processes share the tests, what shares servers and sites."""
     for item in items:
-        together = item.path.parent if item.path.parent.name in TOGETHER else item.path
+        together = item.path.parent if item.path.parent.name == TOGETHER else item.path
         item.add_marker(pytest.mark.xdist_group(str(together)))
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from app import endpoints, events, subscribers
+from app import events
 from app.events import Fact, Happened
 from app.jobs import Kind
 from app.keys import Actor
 from app.models import Delivery, Endpoint, Event, Message, Task
-from app.relay import relay
+from app.push import endpoints, subscribers
+from app.push.relay import relay
 from app.services import Services
 from tests.factories import run_next
 

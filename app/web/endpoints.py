@@ -5,9 +5,9 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, url_for
 from flask.typing import ResponseReturnValue
 
-from app import endpoints, subscribers
 from app.errors import InvalidFieldError
 from app.models import Scope
+from app.push import endpoints, subscribers
 from app.web import parameters
 from app.web.actions import actor
 from app.web.auth import requires

@@ -8,8 +8,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from app import attempts
 from app.outbound import Limits, Outbound
+from app.push import attempts
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
 

@@ -11,14 +11,15 @@ import standardwebhooks
 import svix
 from sqlalchemy import select, update
 
-from app import deliveries as module
-from app import endpoints, retention
+from app import retention
 from app.columns import db_now
 from app.events import Happened
 from app.jobs import Kind
 from app.models import Circuit, Delivery, DeliveryStatus, Endpoint, Message, first_id, new_id
 from app.models import Job as JobRow
 from app.outbound import Outbound
+from app.push import deliveries as module
+from app.push import endpoints
 from app.services import Services
 from tests.core.sites import Answer, Asked, Site
 from tests.factories import (

@@ -14,9 +14,9 @@ import pytest
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from app import endpoints
 from app.events import Happened
 from app.models import Delivery, Endpoint
+from app.push import endpoints
 from app.services import Services
 from tests.factories import make_task
 from tests.servers.processes import ReservedPort, end, start, wait_until

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from app import relay, reports
+from app import reports
 from app.columns import db_now
 from app.jobs import IMAGE_QUEUE, Kind
 from app.models import (
@@ -19,6 +19,7 @@ from app.models import (
     Worker,
 )
 from app.models import Job as JobRow
+from app.push import relay
 from app.reports import Acceptance, Overview, Problem, TaskFilter, TaskRow, Trouble
 from app.services import Services
 from app.signing import Picture

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from app.events import Happened
 from app.jobs import Kind
 from app.models import Event, Image, ImageStatus, Message, Task, TaskStatus
-from app.relay import Relay, relay, relay_singly
+from app.push.relay import Relay, relay, relay_singly
 from app.reports import task_in_full
 from app.services import Services
 from tests.core.conftest import at_once, count

@@ -1,22 +1,23 @@
 """`/v1/endpoints` and `/v1/deliveries`: who is pushed to, what was sent, and sending it again."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import delete, select, update
 
-from app import subscribers
 from app.columns import db_now
 from app.events import Happened
 from app.jobs import Kind
 from app.models import Audit, Circuit, Delivery, DeliveryStatus, Endpoint, Event, Message, Scope
 from app.models import Job as JobRow
+from app.push import endpoints, subscribers
 from app.services import Services
 from tests.core.sites import running_site
 from tests.factories import make_task, run_next
-from tests.subscribers import deliveries, happen, make_endpoint, relay_all, shown
+from tests.subscribers import ACTOR, deliveries, happen, make_endpoint, relay_all, shown
 from tests.web.sites import Site, error_of, json_of
 
 URL = "http://127.0.0.1:9/hook"
@@ -286,14 +287,20 @@ def test_what_was_not_delivered_is_recovered_under_the_same_ids(site: Site) -> N
     assert {each.task_id for each in mine} == {task.id, long_ago.id}
 
 
-def test_many_are_recovered_in_batches(sqlite_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.endpoints.BATCH", 2)
-    parts = sqlite_site.parts
+def test_many_are_recovered_in_batches(sqlite_parts: Services) -> None:
     for _ in range(5):
-        happen(parts, make_task(parts), Happened.SUBMITTED)
-    relay_all(parts)
-    path = f"/v1/endpoints/{make_endpoint(parts).id}/recover"
-    assert call(sqlite_site, "POST", path, {"since": "2026-01-01T00:00:00Z"}) == {"count": 5}
-    with parts.db.transaction() as session:
+        happen(sqlite_parts, make_task(sqlite_parts), Happened.SUBMITTED)
+    relay_all(sqlite_parts)
+    endpoint = make_endpoint(sqlite_parts)
+    recover = partial(
+        endpoints.recover,
+        sqlite_parts,
+        endpoint.id,
+        datetime(2026, 1, 1, tzinfo=UTC),
+        ACTOR,
+        batch=2,
+    )
+    assert recover() == 5
+    with sqlite_parts.db.transaction() as session:
         session.execute(update(Delivery).values(status=DeliveryStatus.FAILED))
-    assert call(sqlite_site, "POST", path, {"since": "2026-01-01T00:00:00Z"}) == {"count": 5}
+    assert recover() == 5

@@ -6,9 +6,9 @@ from uuid import UUID
 from flask import flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
-from app import endpoints, subscribers
 from app.errors import InvalidFieldError
 from app.models import Scope
+from app.push import endpoints, subscribers
 from app.web.actions import actor
 from app.web.auth import signed_in
 from app.web.pages.endpoints import SINCE, one_endpoint

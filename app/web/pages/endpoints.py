@@ -6,10 +6,11 @@ from uuid import UUID
 from flask import flash, request, url_for
 from flask.typing import ResponseReturnValue
 
-from app import dossiers, endpoints, subscribers
+from app import dossiers
 from app.errors import InvalidFieldError
-from app.messages import TYPES
 from app.models import Scope
+from app.push import endpoints, subscribers
+from app.push.messages import TYPES
 from app.web import parameters
 from app.web.actions import actor
 from app.web.auth import signed_in

@@ -12,12 +12,13 @@ from uuid import UUID
 from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from app import circuits, deliveries, edits, keys, messages
+from app import circuits, edits, keys
 from app.columns import db_now
 from app.errors import ConflictError, InvalidFieldError
 from app.keys import Actor
 from app.models import Delivery, DeliveryStatus, Endpoint, Event, Message, first_id, new_id
 from app.providers.rules import Flag, Text
+from app.push import deliveries, messages
 from app.services import Services
 
 SECRET_BYTES = 32
@@ -116,12 +117,14 @@ def retry(session: Session, delivery: Delivery, actor: Actor) -> None:
         _trust(session, endpoint)
 
 
-def recover(services: Services, endpoint_id: UUID, since: datetime, actor: Actor) -> int:
+def recover(
+    services: Services, endpoint_id: UUID, since: datetime, actor: Actor, *, batch: int = BATCH
+) -> int:
     """Send the endpoint what it wants and has not got since then, under the same ids; how much.
 
     That is what has failed or waits for its next attempt, and what happened while it was disabled or
-    was not there yet.  In small transactions, each with the batch that it makes.  Raises
-    `ConflictError` when it is disabled.
+    was not there yet.  In small transactions, of `batch` deliveries each.  Raises `ConflictError` when
+    it is disabled.
     """
     with services.db.transaction() as session:
         endpoint = session.get_one(Endpoint, endpoint_id)
@@ -129,23 +132,23 @@ def recover(services: Services, endpoint_id: UUID, since: datetime, actor: Actor
         _trust(session, endpoint)
         _audit(session, actor, f"recover since {since.isoformat()} of endpoint", endpoint)
     first = first_id(since)
-    return _in_batches(services, partial(_resend_failed, endpoint, first)) + _in_batches(
-        services, partial(_send_missing, services, endpoint, first)
-    )
+    failed = partial(_resend_failed, endpoint, first, batch)
+    missing = partial(_send_missing, services, endpoint, first, batch)
+    return sum(_in_batches(services, send, batch) for send in (failed, missing))
 
 
-def _in_batches(services: Services, send: Callable[[Session], int]) -> int:
+def _in_batches(services: Services, send: Callable[[Session], int], batch: int) -> int:
     total = 0
     while True:
         with services.db.transaction() as session:
             _one_at_a_time(session)
             sent = send(session)
         total += sent
-        if sent < BATCH:
+        if sent < batch:
             return total
 
 
-def _resend_failed(endpoint: Endpoint, first: UUID, session: Session) -> int:
+def _resend_failed(endpoint: Endpoint, first: UUID, batch: int, session: Session) -> int:
     # Those whose next attempt is a long way off wait no longer.
     late = or_(Delivery.status == DeliveryStatus.FAILED, Delivery.next_attempt_at > db_now())
     failed = (
@@ -154,14 +157,16 @@ def _resend_failed(endpoint: Endpoint, first: UUID, session: Session) -> int:
         .where(Delivery.endpoint_id == endpoint.id, Delivery.id >= first)
         .where(late, Message.body.is_not(None))
         .order_by(Delivery.id)
-        .limit(BATCH)
+        .limit(batch)
     )
     found = session.scalars(failed).all()
     deliveries.send_again(session, found)
     return len(found)
 
 
-def _send_missing(services: Services, endpoint: Endpoint, first: UUID, session: Session) -> int:
+def _send_missing(
+    services: Services, endpoint: Endpoint, first: UUID, batch: int, session: Session
+) -> int:
     sent = exists().where(
         Delivery.message_id == Event.message_id, Delivery.endpoint_id == endpoint.id
     )
@@ -173,7 +178,7 @@ def _send_missing(services: Services, endpoint: Endpoint, first: UUID, session: 
         # What is pending will be sent by the relay.
         .where(~Event.pending)
         .order_by(Event.message_id)
-        .limit(BATCH)
+        .limit(batch)
     )
     found = session.scalars(missing).all()
     messages.send(services, session, found, endpoint)

@@ -13,11 +13,12 @@ from uuid import UUID
 from sqlalchemy import Insert, Table, select
 from sqlalchemy.orm import Session
 
-from app import deliveries, jobs, reports
+from app import jobs, reports
 from app.bulk import Given, for_each, insert_all, insertion, together
 from app.columns import db_now
 from app.events import PUSHED, Happened
 from app.models import FINAL, Delivery, Endpoint, Event, Image, ImageStatus, Message, Task, new_id
+from app.push import deliveries
 from app.reports import rfc3339
 from app.services import Services
 

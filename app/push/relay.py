@@ -11,9 +11,10 @@ import structlog
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
-from app import counts, events, jobs, messages
+from app import counts, events, jobs
 from app.db import is_outage
 from app.models import Endpoint, Event
+from app.push import messages
 from app.services import Services
 
 log = structlog.get_logger()

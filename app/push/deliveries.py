@@ -13,13 +13,14 @@ import structlog
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from app import attempts, circuits, jobs
-from app.attempts import Tried
+from app import circuits, jobs
 from app.columns import db_now
 from app.db import notify
 from app.jobs import Again, Ending, Job, Kind
 from app.models import Attempt, Circuit, Delivery, DeliveryStatus, Endpoint, Message
 from app.models import Job as JobRow
+from app.push import attempts
+from app.push.attempts import Tried
 from app.services import Services
 
 log = structlog.get_logger()
