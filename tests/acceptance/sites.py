@@ -161,12 +161,8 @@ def id_in(url: str) -> str:
 
 
 def keys_of(task: Json) -> set[str]:
-    """The keys under which a task's stored images, thumbnails and partial images are in storage."""
+    """The keys under which a task's stored images and their thumbnails are in storage."""
     keys = set()
-    for partial in task["partial_images"]:
-        id_ = partial["url"].rpartition("/")[2].split(".")[1]
-        extension = _EXTENSIONS[partial["content_type"]]
-        keys.add(f"partials/{task['task_id']}/{partial['index']}-{id_}.{extension}")
     for image in task["images"]:
         if image["status"] == "stored":
             name = f"{task['task_id']}/{image['index']}-{id_in(image['url'])}"
