@@ -146,7 +146,7 @@ def run() -> None:
     try:
         main(prog_name="python -m app")
     except ConfigError as error:
-        sys.exit("Wrong settings:\n" + "\n".join(f"  {problem}" for problem in error.problems))
+        sys.exit(error.report)
     except PostbackError as error:
         sys.exit(str(error))
     except SQLAlchemyError as error:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    inspect,
     make_url,
     select,
     text,
@@ -27,6 +28,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
+
+from app.errors import TablesError
 
 log = structlog.get_logger()
 
@@ -143,11 +146,13 @@ class Database:
             self._listening.start()
 
     def check(self) -> None:
-        """Raise if the database cannot be reached or its tables are not those of this version."""
+        """Raise `TablesError` unless its tables are those of this version; also when it is away."""
         with self.reading() as session:
-            revision = session.scalar(text("SELECT version_num FROM alembic_version"))
+            there = inspect(session.connection()).has_table("alembic_version")
+            revision = there and session.scalar(text("SELECT version_num FROM alembic_version"))
         if revision != (head := _script().get_current_head()):
-            raise RuntimeError(f"the tables are at {revision}, expected {head}: run migrate")
+            found = f"at {revision}, expected {head}" if revision else "missing"
+            raise TablesError(f"the tables are {found}: run python -m app migrate")
 
     def reserve(self, connections: int) -> "Database":
         """The same database over connections of its own, for work that nothing else may starve."""

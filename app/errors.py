@@ -36,12 +36,21 @@ class ConfigError(PostbackError):
         super().__init__("\n".join(problems))
         self.problems = problems
 
+    @property
+    def report(self) -> str:
+        """What a program says before it ends because of them."""
+        return "Wrong settings:\n" + "\n".join(f"  {problem}" for problem in self.problems)
+
 
 class UnavailableError(PostbackError):
     """One of our own parts is away for now; nothing was claimed."""
 
     code = "unavailable"
     counts = False
+
+
+class TablesError(UnavailableError):
+    """The database has not the tables of this version: somebody has to migrate it."""
 
 
 class TokenError(PostbackError):

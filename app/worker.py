@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from app import edits, holds, images, jobs, reconcile, results, retention
 from app.columns import db_now
 from app.db import is_outage
-from app.errors import LeaseLostError, PostbackError
+from app.errors import LeaseLostError, PostbackError, TablesError
 from app.jobs import Again, Conclusion, Due, Ending, Job, Kind, OnLost, Places, Retry, Terms
 from app.models import Worker as Row
 from app.push import deliveries
@@ -30,6 +30,8 @@ log = structlog.get_logger()
 # How long to wait for a wake-up; between processes on SQLite there is none.
 POLL_SECONDS = {"postgresql": 1.0, "sqlite": 0.1}
 OUTAGE_PAUSE_SECONDS = 0.5
+# Somebody has to migrate them first.
+TABLES_PAUSE_SECONDS = 2.0
 # Hosts kill a process 30 s after they asked it to end.
 GRACE_SECONDS = 25.0
 LONGEST_BEAT_SECONDS = 5.0
@@ -85,6 +87,7 @@ class Worker:
         that are patient as long as it takes.
         """
         db = self._services.db
+        self._await_tables()
         db.signals.connect(jobs.CHANNEL, lambda _payload: self._wake.set())
         db.listen()
         heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -107,6 +110,19 @@ class Worker:
         relaying.join()
         self._leave()
         log.info("worker stopped", action="stop", worker=self.name)
+
+    def _await_tables(self) -> None:
+        """Return when the database has the tables of this version; until then say what is missing."""
+        while not self._stopping.is_set():
+            try:
+                self._services.db.check()
+            except TablesError as error:
+                log.error("cannot work yet", action="start", error=str(error))
+                self._stopping.wait(TABLES_PAUSE_SECONDS)
+            except Exception as error:
+                self._endure("start", error)
+            else:
+                return
 
     def stop(self) -> None:
         """Claim nothing more, and let `run` return."""

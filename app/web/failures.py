@@ -69,6 +69,8 @@ def _on_unknown(error: Exception) -> Response:
 
 def answer(error: HttpError) -> Response:
     """The response that says `error`: JSON for programs, a page for people."""
+    # Not its message, in which there may be what a caller wants to keep for himself.
+    log.info("refused", action="refuse", status=error.status, code=error.code, param=error.param)
     if request.path.startswith(API_PATHS):
         content = envelope.body(error, request_id())
         return Response(content, error.status, error.headers, mimetype="application/json")

@@ -131,6 +131,18 @@ def test_a_worker_waits_for_its_database(folder: Path, settings: dict[str, str])
     assert all(json.loads(line) for line in worker.log.splitlines())
 
 
+def test_a_worker_says_that_somebody_has_to_migrate_and_then_works(
+    folder: Path, settings: dict[str, str]
+) -> None:
+    settings["DATABASE_URL"] = f"sqlite:///{folder}/new.db"
+    with running(folder, settings, *PYTHON, "worker") as worker:
+        worker.wait_for(lambda: "the tables are missing: run python -m app migrate" in worker.log)
+        assert "worker started" not in worker.log
+        assert run_program(folder, settings, *PYTHON, "migrate").returncode == 0
+        worker.wait_for(lambda: "worker started" in worker.log)
+        assert worker.stop() == 0
+
+
 def test_alone_in_an_empty_folder_it_serves_and_works_even_if_a_part_of_it_is_killed(
     folder: Path,
 ) -> None:

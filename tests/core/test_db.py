@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app import db
 from app.db import Database, Signals, is_outage, notify
+from app.errors import TablesError
 from app.models import Audit, Chunk, Task, new_id
 from app.services import Services
 from tests.core.conftest import at_once, count
@@ -241,7 +242,7 @@ def test_the_tables_of_another_version_are_told(sqlite_parts: Services) -> None:
     sqlite_parts.db.check()
     with sqlite_parts.db.transaction() as session:
         session.execute(text("UPDATE alembic_version SET version_num = 'old'"))
-    with pytest.raises(RuntimeError, match=r"the tables are at old, expected .*: run migrate"):
+    with pytest.raises(TablesError, match=r"are at old, expected .*: run python -m app migrate"):
         sqlite_parts.db.check()
 
 
