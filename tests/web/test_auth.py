@@ -47,16 +47,19 @@ API = {
 PAGES = {
     **dict.fromkeys(
         (
-            "pages.all_keys", "pages.endpoints", "pages.logout", "pages.original", "pages.overview",
-            "pages.rejections", "pages.task", "streams.page_events",
+            "pages.all_endpoints", "pages.all_keys", "pages.endpoint", "pages.logout",
+            "pages.original", "pages.overview", "pages.rejections", "pages.task",
+            "streams.page_events",
         ),
         Scope.READ,
     ),
     **dict.fromkeys(
         (
-            "pages.body", "pages.body_file", "pages.cancel_task", "pages.create_key",
-            "pages.delete_task", "pages.reconcile_task", "pages.resubmit_task", "pages.retry_task",
-            "pages.revoke_key",
+            "pages.body", "pages.body_file", "pages.cancel_task", "pages.create_endpoint",
+            "pages.create_key", "pages.delete_endpoint", "pages.delete_task",
+            "pages.reconcile_task", "pages.recover_endpoint", "pages.redeliver",
+            "pages.resubmit_task", "pages.retry_task", "pages.revoke_key", "pages.rotate_endpoint",
+            "pages.switch_endpoint", "pages.test_endpoint",
         ),
         Scope.ADMIN,
     ),

@@ -141,18 +141,19 @@ def test_a_length_above_the_limit_that_is_not_declared_is_answered_as_soon_as_it
 def test_callers_that_wait_take_no_thread_that_callbacks_need(small_server: Server) -> None:
     server = small_server
     places = web.THREADS - web.FREE_THREADS
-    body = json.dumps(submission(**{"async": None})).encode()
-    request = head(
-        "POST",
-        "/v1/images/edits",
-        Authorization=f"Bearer {server.api_key}",
-        Content_Type="application/json",
-        Content_Length=str(len(body)),
-    )
     task = make_task(server.parts)
     with ExitStack() as stack:
         lines = [stack.enter_context(Line(server.port)) for _ in range(places + 10)]
-        for line in lines:
+        for number, line in enumerate(lines):
+            # Equal ones would all be the first one, sent again.
+            body = json.dumps(submission(prompt=f"sepia {number}", **{"async": None})).encode()
+            request = head(
+                "POST",
+                "/v1/images/edits",
+                Authorization=f"Bearer {server.api_key}",
+                Content_Type="application/json",
+                Content_Length=str(len(body)),
+            )
             line.send(request, body)
         for _ in range(5):
             assert server.post_back(task, BODY).status == 200
