@@ -59,24 +59,28 @@ class Partials:
             file.close()
             _dropped(index, error)
             return
-        thread = threading.Thread(target=self._keep, args=(index, file), daemon=True)
+        before = self._threads[-1] if self._threads else None
+        thread = threading.Thread(target=self._keep, args=(index, file, before), daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _keep(self, index: int, file: BinaryIO) -> None:
+    def _keep(self, index: int, file: BinaryIO, before: threading.Thread | None) -> None:
         with file:
             try:
-                self._store(index, file)
+                self._store(index, file, before)
             except Exception as error:
                 _dropped(index, error)
 
-    def _store(self, index: int, file: BinaryIO) -> None:
+    def _store(self, index: int, file: BinaryIO, before: threading.Thread | None) -> None:
         services, id_ = self._services, new_id()
         size = file.tell()
         facts = imaging.inspect(file, max_pixels=services.config.max_image_pixels)
         key = f"partials/{self._task_id}/{index}-{id_.hex}.{facts.extension}"
         file.seek(0)
         services.storage.put(key, file, facts.content_type)
+        # Told in the order in which they came.
+        if before is not None:
+            before.join(PATIENCE_SECONDS)
         with services.db.transaction() as session:
             row = Partial(
                 id=id_,

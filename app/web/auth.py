@@ -100,7 +100,8 @@ def _check_api_key(scope: Scope) -> None:
 def _check_session(scope: Scope) -> ResponseReturnValue | None:
     key = _session_key()
     if key is None:
-        session.clear()
+        # The session stays as it is: the answer to what a script asks for in the background could
+        # else take away the token of the form of signing in, which the browser has got meanwhile.
         # Only a page can be returned to, not the sending of a form.
         page = request.full_path.rstrip("?") if request.method == "GET" else None
         return redirect(url_for("pages.login", next=page))
