@@ -119,6 +119,8 @@ def _settings(config: Config) -> dict[str, object]:
         "SECRET_KEY_FALLBACKS": list(config.secret_key_fallbacks),
         "SESSION_COOKIE_NAME": "postback",
         "SESSION_COOKIE_SAMESITE": "Lax",
+        # An answer to what a script asks for in the background must not put back an older session.
+        "SESSION_REFRESH_EACH_REQUEST": False,
         "SESSION_COOKIE_SECURE": config.public_url.startswith("https://"),
         "PERMANENT_SESSION_LIFETIME": timedelta(hours=SESSION_HOURS),
         # As long as the session: a form that was left open over lunch still works.
