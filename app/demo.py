@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -14,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -31,6 +33,9 @@ EDIT_SECONDS = 40.0
 STOP_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
 PROMPT = "Make the cat look like an old sepia photograph"
+# On any free port, for one that is chosen before may be taken meanwhile; and the callback is to come
+# on a busy machine, too.
+_SANDBOX = ("sandbox", "--port", "0", "--callback-retries", "5")
 
 
 def run(*, once: bool) -> bool:
@@ -38,15 +43,15 @@ def run(*, once: bool) -> bool:
     # As an exception, so that the processes below end with this one.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     _empty(FOLDER)
-    sandbox_port, port = _free_port(9000), _free_port(int(os.environ.get("PORT") or 8000))
-    environment = _environment(port, sandbox_port)
     with ExitStack() as running:
-        running.enter_context(_started("sandbox", "--port", str(sandbox_port), env=environment))
+        sandbox = running.enter_context(_started(*_SANDBOX, env=os.environ))
+        sandbox_url = _url_of(sandbox)
+        environment = _environment(_free_port(int(os.environ.get("PORT") or 8000)), sandbox_url)
         service = running.enter_context(_started("serve", env=environment))
         client = _Client(environment["PUBLIC_URL"], _new_key(environment))
         client.wait_until_ready(service)
-        click.echo(f"The service is up at {client.url}, the sandbox on port {sandbox_port}.")
-        task = client.edit(f"http://127.0.0.1:{sandbox_port}/photos/chelsea.png")
+        click.echo(f"The service is up at {client.url}, the sandbox at {sandbox_url}.")
+        task = client.edit(f"{sandbox_url}/photos/chelsea.png")
         files = sorted((FOLDER / "storage" / "images" / task["task_id"]).glob("*"))
         _report(client, task, files)
         if not once:
@@ -109,7 +114,18 @@ class _Client:
         return answer
 
 
-def _environment(port: int, sandbox_port: int) -> dict[str, str]:
+def _url_of(sandbox: subprocess.Popen[bytes]) -> str:
+    """Where it says that it is."""
+    log = FOLDER / "sandbox.log"
+    deadline = time.monotonic() + START_SECONDS
+    while sandbox.poll() is None and time.monotonic() < deadline:
+        if said := re.fullmatch(r"The sandbox is at (http://\S+)\n", log.read_text()):
+            return said[1]
+        time.sleep(PAUSE_SECONDS)
+    raise UnavailableError(f"the sandbox did not come up; its log is {log}")
+
+
+def _environment(port: int, sandbox_url: str) -> dict[str, str]:
     """The embedded defaults, in a folder of the demonstration's own: settings that a `.env` file
     makes for the real service do not count here, and its data is not touched.
     """
@@ -122,9 +138,9 @@ def _environment(port: int, sandbox_port: int) -> dict[str, str]:
         "SECRET_KEY": secrets.token_urlsafe(32),
         "DATABASE_URL": f"sqlite:///{FOLDER}/postback.db",
         "LOCAL_STORAGE_DIR": str(FOLDER / "storage"),
-        "ACEDATA_BASE_URL": f"http://127.0.0.1:{sandbox_port}",
+        "ACEDATA_BASE_URL": sandbox_url,
         "ACEDATA_API_KEY": "sandbox",
-        "ALLOW_PRIVATE_HOSTS": f"127.0.0.1:{sandbox_port}",
+        "ALLOW_PRIVATE_HOSTS": urlsplit(sandbox_url).netloc,
     }
 
 
