@@ -89,7 +89,7 @@ class Sites:
         return site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def acceptance_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the parts of all sites keep their files and logs."""
     return tmp_path_factory.mktemp("acceptance")
@@ -106,7 +106,7 @@ def logs(acceptance_folder: Path) -> Iterator[Logs]:
     assert logs.errors() == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trap() -> Iterator[socket.socket]:
     """Where the provider's `private redirect` leads; whoever follows it is noticed."""
     with socket.create_server(("127.0.0.1", 0)) as trap:
@@ -114,7 +114,7 @@ def trap() -> Iterator[socket.socket]:
         yield trap
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sandbox(acceptance_folder: Path, trap: socket.socket) -> Iterator[Sandbox]:
     """The provider of all sites that need none of their own."""
     options = ["--delay", "0.1", "--private-url", f"http://127.0.0.1:{trap.getsockname()[1]}/"]
@@ -122,7 +122,7 @@ def sandbox(acceptance_folder: Path, trap: socket.socket) -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def resources(
     acceptance_folder: Path,
     sandbox: Sandbox,
@@ -137,9 +137,11 @@ def resources(
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sites(resources: Resources) -> Iterator[Sites]:
-    """The sites that tests share."""
+    """The sites that tests share; they end before the tests of other folders begin, for they are busy
+    also when nothing is asked of them.
+    """
     with ExitStack() as stack:
         yield Sites(resources, stack)
 
@@ -168,11 +170,11 @@ def working_site(place: str, sites: Sites) -> Site:
     return sites.at(place, working=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sent_into_silence(resources: Resources) -> Iterator[tuple[Site, str]]:
     """A site and a task, whose worker was killed when its request had left but reached nobody.
 
-    For the session, because what becomes of the task takes more than a minute.
+    For all files, because what becomes of the task takes more than a minute.
     """
     with (
         installed(resources, "sqlite", "local") as site,
