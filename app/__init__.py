@@ -14,6 +14,7 @@ The map, top to bottom; an import only ever points down:
     tasks, counts, search        how a task moves; what is counted as it happens; the words of prompts
     circuits                     who outside is away and left alone
     events, jobs, uploads        what happened, as timeline and outbox; the queue; files of submissions
+    placements                   objects on their way into storage
     bodies, services             large bodies; the parts below, built once from the configuration
     db, storage, outbound, providers, signing, imaging, logs, reporting     one outside thing each
     models                       the tables

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
-from app import edits, events, jobs, keys, reports, retention, tasks, uploads
+from app import edits, events, jobs, keys, placements, reports, retention, tasks, uploads
 from app.columns import db_now
 from app.errors import ConflictError
 from app.events import Fact, Happened
@@ -85,25 +85,26 @@ def resubmit(services: Services, id_: str, actor: Actor, api_key_id: UUID | None
     task_id = new_id()
     with _copies(services, task_id, inputs) as copies, services.db.transaction() as session:
         before = _lock(session, id_)
-        if again := _just_resubmitted(session, before):
-            uploads.forget(services, copies)
-            return again
-        task = edits.create(
-            session,
-            services,
-            before.request,
-            provider=before.provider,
-            api_key_id=api_key_id,
-            task_id=task_id,
-            inputs=copies,
-        )
-        events.record(
-            session,
-            Fact(task.id, Happened.RESUBMITTED, {"of": str(before.id)}),
-            Fact(before.id, Happened.RESUBMITTED, {"as": str(task.id)}),
-        )
-        _audit(session, actor, "resubmit", before.id)
-    return task
+        again = _just_resubmitted(session, before)
+        if again is None:
+            task = edits.create(
+                session,
+                services,
+                before.request,
+                provider=before.provider,
+                api_key_id=api_key_id,
+                task_id=task_id,
+                inputs=copies,
+            )
+            events.record(
+                session,
+                Fact(task.id, Happened.RESUBMITTED, {"of": str(before.id)}),
+                Fact(before.id, Happened.RESUBMITTED, {"as": str(task.id)}),
+            )
+            _audit(session, actor, "resubmit", before.id)
+            return task
+    placements.abandon(services, uploads.keys_of(copies))
+    return again
 
 
 def delete(services: Services, id_: str, actor: Actor) -> None:
@@ -192,14 +193,11 @@ def _nothing_to_copy(task: Task) -> str:
 def _copies(services: Services, task_id: UUID, inputs: Sequence[Input]) -> Iterator[list[Input]]:
     """Uploaded files once more in storage, for the new task; gone again if the block fails."""
     copies = [_copy_of(given, task_id) for given in inputs]
-    try:
+    with placements.placing(services, uploads.keys_of(copies)):
         for given, copy in zip(inputs, copies, strict=True):
             with services.storage.open(str(given.key)) as file:
                 services.storage.put(str(copy.key), file, str(copy.content_type))
         yield copies
-    except BaseException:
-        uploads.forget(services, copies)
-        raise
 
 
 def _copy_of(given: Input, task_id: UUID) -> Input:

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import circuits, events, inbox, jobs, search, tasks, uploads
+from app import circuits, events, inbox, jobs, placements, search, tasks, uploads
 from app.columns import db_now
 from app.errors import (
     BlockedAddressError,
@@ -115,7 +115,8 @@ def create(
     """Store a submission that was found good, and enqueue it.
 
     One with files has got its `task_id` before, because they are in storage under it: `inputs`.
-    `recognised_by` are the columns by which it is known when it comes again.
+    `recognised_by` are the columns by which it is known when it comes again.  Raises `StorageError`
+    when storing the files took too long.
     """
     config = services.config
     task_id = task_id or new_id()
@@ -136,6 +137,7 @@ def create(
     session.add(task)
     session.flush()
     session.add_all([*_linked_inputs(task.id, body.get("image")), *inputs])
+    placements.settle(session, uploads.keys_of(inputs))
     search.note(session, task.id, task.prompt)
     events.record(session, Fact(task.id, Happened.CREATED))
     kind = Kind.SUBMIT if services.providers[provider].calls_back else Kind.HOLD

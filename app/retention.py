@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy import delete, exists, or_, select, update
+from sqlalchemy import delete, exists, or_, select, union_all, update
 from sqlalchemy.orm import Session
 
-from app import bodies, circuits, counts
+from app import bodies, circuits, counts, placements
 from app.jobs import Job
 from app.models import (
     FINAL,
@@ -55,6 +55,8 @@ def purge(services: Services, job: Job | None = None) -> None:
     with services.db.transaction() as session:
         circuits.forget(session)
         counts.forget(session)
+    # Last: nothing else must wait for storage that is down.
+    deleted["objects"] = placements.purge(services)
     if any(deleted.values()):
         log.info("retention applied", action="purge", **deleted)
 
@@ -65,19 +67,26 @@ def delete_tasks(services: Services, ids: Sequence[UUID]) -> None:
     Raises `StorageError`; the rows are then still there, and it can be tried again.
     """
     with services.db.reading() as session:
-        images = session.scalars(select(Image).where(Image.task_id.in_(ids))).all()
-        inputs = session.scalars(select(Input.key).where(Input.task_id.in_(ids))).all()
-        partials = session.scalars(select(Partial.key).where(Partial.task_id.in_(ids))).all()
-        callbacks = session.scalars(select(Callback.id).where(Callback.task_id.in_(ids))).all()
-    keys = [
-        *inputs,
-        *partials,
-        *(key for image in images for key in (image.key, image.thumbnail_key)),
-    ]
-    services.storage.delete(key for key in keys if key)
+        keys = _keys_of(session, ids)
+    services.storage.delete(keys)
     with services.db.transaction() as session:
-        bodies.delete_chunks(session, [*callbacks, *(image.id for image in images)])
+        mine = select(Task.id).where(Task.id.in_(ids)).order_by(Task.id)
+        session.execute(mine.with_for_update())
+        # Put there since then: a late success or a partial image may have come.
+        late = sorted(_keys_of(session, ids) - keys)
+        placements.note(session, late)
+        images = session.scalars(select(Image.id).where(Image.task_id.in_(ids))).all()
+        callbacks = session.scalars(select(Callback.id).where(Callback.task_id.in_(ids))).all()
+        bodies.delete_chunks(session, [*callbacks, *images])
         session.execute(delete(Task).where(Task.id.in_(ids)))
+    placements.abandon(services, late)
+
+
+def _keys_of(session: Session, ids: Sequence[UUID]) -> set[str]:
+    """Where in storage all that belongs to these tasks is."""
+    columns = (Image.key, Image.thumbnail_key, Input.key, Partial.key)
+    owned = [select(key).where(key.class_.task_id.in_(ids), key.is_not(None)) for key in columns]
+    return set(session.scalars(union_all(*owned)))
 
 
 def _delete_old_tasks(services: Services, days: int | None) -> int:

@@ -12,15 +12,12 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 from uuid import UUID
 
-import structlog
-
-from app.errors import StorageError, UnavailableError
+from app import placements
+from app.errors import UnavailableError
 from app.models import Input, Role
 from app.providers.base import File
 from app.providers.rules import FileFacts, Files
 from app.services import Services
-
-log = structlog.get_logger()
 
 _COPY_BYTES = 2**20
 _EXTENSIONS = {"jpeg": "jpg"}
@@ -81,17 +78,14 @@ class Submission:
 def stored(services: Services, task_id: UUID, uploads: Sequence[Upload]) -> Iterator[list[Input]]:
     """Put `uploads` into storage and give their rows; take them out again if the block fails.
 
-    Raises `StorageError`.
+    Whoever writes the rows settles their keys.  Raises `StorageError`.
     """
     inputs = [_row(task_id, upload, uploads[:place]) for place, upload in enumerate(uploads)]
-    try:
+    with placements.placing(services, keys_of(inputs)):
         for upload, row in zip(uploads, inputs, strict=True):
             upload.file.seek(0)
             services.storage.put(str(row.key), upload.file, upload.content_type)
         yield inputs
-    except BaseException:
-        forget(services, inputs)
-        raise
 
 
 @contextmanager
@@ -143,10 +137,6 @@ def reopened(file: BinaryIO) -> BinaryIO:
     return open(os.dup(file.fileno()), "rb")  # noqa: PTH123 - it has no path
 
 
-def forget(services: Services, inputs: Sequence[Input]) -> None:
-    """Take files out of storage again that no task will need."""
-    try:
-        services.storage.delete([str(row.key) for row in inputs])
-    except StorageError as error:
-        # Storage that is down took nothing, or what it took is an orphan.
-        log.warning("uploads may be left behind", action="upload", error=str(error))
+def keys_of(inputs: Sequence[Input]) -> list[str]:
+    """Where in storage the uploaded ones are."""
+    return [row.key for row in inputs if row.key]

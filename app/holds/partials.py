@@ -11,8 +11,9 @@ from typing import BinaryIO, Self
 from uuid import UUID
 
 import structlog
+from sqlalchemy.orm import Session
 
-from app import bodies, events, imaging
+from app import bodies, events, imaging, placements
 from app.errors import ImageError, PostbackError
 from app.events import Fact, Happened
 from app.models import Partial, new_id
@@ -77,23 +78,29 @@ class Partials:
         facts = imaging.inspect(file, max_pixels=services.config.max_image_pixels)
         key = f"partials/{self._task_id}/{index}-{id_.hex}.{facts.extension}"
         file.seek(0)
-        services.storage.put(key, file, facts.content_type)
-        # Told in the order in which they came.
-        if before is not None:
-            before.join(PATIENCE_SECONDS)
-        with services.db.transaction() as session:
-            row = Partial(
-                id=id_,
-                task_id=self._task_id,
-                index=index,
-                key=key,
-                content_type=facts.content_type,
-                size=size,
-            )
-            session.add(row)
-            session.flush()
-            detail = {"index": index, "bytes": size}
-            events.record(session, Fact(self._task_id, Happened.PARTIAL_IMAGE, detail))
+        row = Partial(
+            id=id_,
+            task_id=self._task_id,
+            index=index,
+            key=key,
+            content_type=facts.content_type,
+            size=size,
+        )
+        with placements.placing(services, [key]):
+            services.storage.put(key, file, facts.content_type)
+            # Told in the order in which they came.
+            if before is not None:
+                before.join(PATIENCE_SECONDS)
+            with services.db.transaction() as session:
+                _tell(session, row)
+
+
+def _tell(session: Session, row: Partial) -> None:
+    session.add(row)
+    session.flush()
+    placements.settle(session, [row.key])
+    detail = {"index": row.index, "bytes": row.size}
+    events.record(session, Fact(row.task_id, Happened.PARTIAL_IMAGE, detail))
 
 
 def _dropped(index: int, error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from app.models.base import Base
 from app.models.ids import first_id, made_at, new_id
+from app.models.placing import Placement
 from app.models.pushing import Attempt, Delivery, Endpoint, Message
 from app.models.running import Circuit, Latency, Tally
 from app.models.searching import Prompt
@@ -52,6 +53,7 @@ __all__ = [
     "Latency",
     "Message",
     "Partial",
+    "Placement",
     "Prompt",
     "Role",
     "Scope",

@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Request
 
-from app import edits, resends, uploads
+from app import edits, placements, resends, uploads
 from app.models import Scope, Task, new_id
 from app.resends import Call, Entered
 from app.uploads import Submission
@@ -71,5 +71,5 @@ def _enter(given: Submission, *, waits: bool) -> Entered:
 
         entered = resends.enter(parts, turns(), call, create)
     if entered.joined:
-        uploads.forget(parts, inputs)
+        placements.abandon(parts, uploads.keys_of(inputs))
     return entered

@@ -1,11 +1,15 @@
 """Killed, stopped and cut off in the middle: no result is lost, nothing is paid or stored twice."""
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-from sqlalchemy import make_url
+import urllib3
+from sqlalchemy import create_engine, make_url, text
 
 from tests.acceptance.sites import (
     HASTY,
@@ -100,6 +104,27 @@ def test_postgresql_restarts_while_a_worker_has_its_hands_full(
         postgres.restart(immediate=True)
 
         assert_all_done_once(site, tasks)
+
+
+@pytest.mark.parametrize("place", ["postgresql-s3"])
+def test_a_web_process_is_killed_when_a_file_is_stored_and_its_task_is_not(site: Site) -> None:
+    before, photo = site.objects(), site.client.call("GET", site.sandbox.photo).body
+    engine = create_engine(site.environ["DATABASE_URL"])
+    purge = [sys.executable, "-m", "app", "purge"]
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as connection:
+            connection.execute(text("LOCK TABLE tasks IN SHARE MODE"))
+            sent = pool.submit(site.client.upload, [("image", photo)], path="/v1/images/edits")
+            until(lambda: site.objects() - before, "the file is in storage")
+            site.front.kill()
+        assert isinstance(sent.exception(), urllib3.exceptions.HTTPError)
+    site.front.start()
+    with engine.begin() as connection:
+        aged = text("UPDATE placements SET noted_at = noted_at - interval '25 hours'")
+        assert connection.execute(aged).rowcount == len(site.objects() - before) == 1
+    subprocess.run(purge, env=site.environ, check=True)  # noqa: S603 - our own program
+    assert site.objects() == before
+    engine.dispose()
 
 
 def fill_hands(site: Site, worker: Part) -> Mapping[str, int]:

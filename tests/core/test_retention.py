@@ -157,6 +157,26 @@ def test_while_storage_is_down_the_rows_stay_so_that_it_can_be_tried_again(
     assert count(short.db, Task) == 0
 
 
+def test_what_comes_while_a_task_is_deleted_goes_as_well(
+    sqlite_parts: Services, host: Site
+) -> None:
+    """A worker has nearly stored its image when somebody deletes the task."""
+    task = make_task(sqlite_parts)
+    deliver(sqlite_parts, task, success(host.serve("/a.png", png())))
+    stored: list[str] = []
+
+    class Slow(LocalStorage):
+        def delete(self, gone: Iterable[str]) -> None:
+            super().delete(gone)
+            if not stored:
+                run_next(sqlite_parts, Kind.STORE_IMAGE)
+                stored.extend(keys(sqlite_parts))
+
+    slow = replace(sqlite_parts, storage=Slow(sqlite_parts.config.local_storage_dir))
+    retention.delete_tasks(slow, [task.id])
+    assert (len(stored), [key for key in stored if exists(sqlite_parts, key)]) == (2, [])
+
+
 def test_deleting_one_task_leaves_the_others(parts: Services, host: Site) -> None:
     kept, deleted = finished_task(parts, host), make_task(parts)
     take(parts, deleted, success())

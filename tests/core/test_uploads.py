@@ -9,7 +9,7 @@ import pytest
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-from app import edits, uploads
+from app import edits, retention, uploads
 from app.errors import MissingObjectError, StorageError
 from app.jobs import Kind
 from app.models import Role, Task, new_id
@@ -30,11 +30,7 @@ RED, BLUE = png(8, 8, "red"), png(8, 8, "blue")
 
 
 class Small(LocalStorage):
-    """Has room for one file; remembers what was deleted."""
-
-    def __init__(self, parts: Services) -> None:
-        super().__init__(parts.config.local_storage_dir)
-        self.deleted: list[str] = []
+    """Has room for one file, and is down when that shall go again."""
 
     def put(self, key: str, file: BinaryIO, content_type: str) -> None:
         if "image-1" in key:
@@ -42,21 +38,21 @@ class Small(LocalStorage):
         super().put(key, file, content_type)
 
     def delete(self, keys: Iterable[str]) -> None:
-        self.deleted += keys
-        super().delete(self.deleted)
-        raise StorageError("down by now")
+        raise StorageError(f"down by now, {list(keys)} stay")
 
 
-def test_what_does_not_fit_as_a_whole_is_taken_out_again(sqlite_parts: Services) -> None:
-    storage = Small(sqlite_parts)
-    parts = replace(sqlite_parts, storage=storage)
-    both = [upload(Role.IMAGE, RED), upload(Role.IMAGE, BLUE)]
+def test_what_does_not_fit_as_a_whole_is_taken_out_again_once_that_can_be_done(
+    sqlite_parts: Services,
+) -> None:
+    small = replace(sqlite_parts, storage=Small(sqlite_parts.config.local_storage_dir))
+    both, id_ = [upload(Role.IMAGE, RED), upload(Role.IMAGE, BLUE)], new_id()
 
-    with pytest.raises(StorageError, match="full"), uploads.stored(parts, new_id(), both):
+    with pytest.raises(StorageError, match="full"), uploads.stored(small, id_, both):
         pass
-    assert len(storage.deleted) == 2
+    sqlite_parts.storage.open(f"inputs/{id_}/image-0.png").close()
+    retention.purge(sqlite_parts)
     with pytest.raises(MissingObjectError):
-        storage.open(storage.deleted[0])
+        sqlite_parts.storage.open(f"inputs/{id_}/image-0.png")
 
 
 def test_what_its_task_was_not_made_for_is_taken_out_again(sqlite_parts: Services) -> None:
