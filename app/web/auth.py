@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
-from flask import current_app, g, redirect, request, session, url_for
+from flask import Response, current_app, g, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 
 from app import keys
@@ -22,10 +22,14 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Access:
-    """Who may call a view: anybody, a key with `scope`, or a browser that signed in with one."""
+    """Who may call a view: anybody, a key with `scope`, or a browser that signed in with one.
+
+    A browser that has not is sent to sign in, unless what it asks for is no `page`.
+    """
 
     scope: Scope | None
     browser: bool = False
+    page: bool = True
 
 
 # What each view says.
@@ -42,9 +46,9 @@ def requires(scope: Scope) -> Callable[[View], View]:
     return lambda view: _marked(view, Access(scope))
 
 
-def signed_in(scope: Scope) -> Callable[[View], View]:
+def signed_in(scope: Scope, *, page: bool = True) -> Callable[[View], View]:
     """A browser that has signed in with a key that has `scope` may call it."""
-    return lambda view: _marked(view, Access(scope, browser=True))
+    return lambda view: _marked(view, Access(scope, browser=True, page=page))
 
 
 def check() -> ResponseReturnValue | None:
@@ -57,7 +61,7 @@ def check() -> ResponseReturnValue | None:
     if access.scope is None:
         return None
     if access.browser:
-        return _check_session(access.scope)
+        return _check_session(access.scope, page=access.page)
     _check_api_key(access.scope)
     return None
 
@@ -97,14 +101,17 @@ def _check_api_key(scope: Scope) -> None:
     g.key = key
 
 
-def _check_session(scope: Scope) -> ResponseReturnValue | None:
+def _check_session(scope: Scope, *, page: bool) -> ResponseReturnValue | None:
     key = _session_key()
+    if key is None and not page:
+        # What makes a browser's stream end without a word: any error would be one in its console.
+        return Response(status=204)
     if key is None:
         # The session stays as it is: the answer to what a script asks for in the background could
         # else take away the token of the form of signing in, which the browser has got meanwhile.
         # Only a page can be returned to, not the sending of a form.
-        page = request.full_path.rstrip("?") if request.method == "GET" else None
-        return redirect(url_for("pages.login", next=page))
+        back = request.full_path.rstrip("?") if request.method == "GET" else None
+        return redirect(url_for("pages.login", next=back))
     if not keys.may(key, scope):
         raise HttpError("insufficient_scope", f"expected an API key with the scope {scope}")
     g.key = key

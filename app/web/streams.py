@@ -49,7 +49,7 @@ def task_events(id_: str) -> ResponseReturnValue:
 
 
 @bp.get("/events")
-@signed_in(Scope.READ)
+@signed_in(Scope.READ, page=False)
 def page_events() -> ResponseReturnValue:
     """For pages: task ids and statuses only, of all tasks or of the one in `task_id`."""
     task_id = None

@@ -142,8 +142,7 @@ def test_an_endpoint_from_its_making_to_its_end(
 def test_a_key_is_made_shown_once_and_revoked(
     visit: Callable[..., Page], visitors: Visitors, lived_in: House
 ) -> None:
-    # The browser tells of a stream that ends with its session, if it asks again before the page goes.
-    visitors.expected = ["status of 400", "status of 401", "EventSource"]
+    visitors.expected = ["status of 400", "status of 401"]
     page = visit("/keys")
     page.locator("summary", has_text="New key").click()
     page.get_by_label("Name").fill("one & only")
@@ -200,8 +199,7 @@ def test_a_viewer_looks_and_cannot_act(
 def test_who_signs_out_or_whose_session_ends_comes_back_to_the_page(
     visit: Callable[..., Page], visitors: Visitors, lived_in: House
 ) -> None:
-    # The stream of events ends with the session, too.
-    visitors.expected = ["status of 401", "EventSource"]
+    visitors.expected = ["status of 401"]
     name = "for one session"
     key = lived_in.new_key(name, Scope.ADMIN)
     page = visit("/?status=failed", key=None)

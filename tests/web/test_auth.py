@@ -49,7 +49,6 @@ PAGES = {
         (
             "pages.all_endpoints", "pages.all_keys", "pages.endpoint", "pages.logout",
             "pages.original", "pages.overview", "pages.rejections", "pages.task",
-            "streams.page_events",
         ),
         Scope.READ,
     ),
@@ -73,6 +72,7 @@ def test_every_view_says_who_may_call_it(sqlite_site: Site) -> None:
         **{endpoint: Access(None) for endpoint in PUBLIC},
         **{endpoint: Access(scope) for endpoint, scope in API.items()},
         **{endpoint: Access(scope, browser=True) for endpoint, scope in PAGES.items()},
+        "streams.page_events": Access(Scope.READ, browser=True, page=False),
     }
 
 
