@@ -1,14 +1,12 @@
 """The job loop: claims jobs, runs each in a thread of its own, and writes down how it ended."""
 
 import os
-import random
 import socket
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import ceil
 from uuid import uuid4
 
 import structlog
@@ -19,7 +17,7 @@ from app import edits, holds, images, jobs, reconcile, results, retention
 from app.columns import db_now
 from app.db import is_outage
 from app.errors import LeaseLostError, PostbackError, TablesError
-from app.jobs import Again, Conclusion, Due, Ending, Job, Kind, OnLost, Places, Retry, Terms
+from app.jobs import Again, Conclusion, Due, Ending, Job, Kind, OnLost, Retry, Shares, Terms
 from app.models import Worker as Row
 from app.push import deliveries
 from app.push.relay import Relay
@@ -76,8 +74,7 @@ class Worker:
         self._services = services
         self._handlers = handlers
         self._places = jobs.places(services.config)
-        # Not by their ids: SQLite gives the id of a job that is done to the next one.
-        self._held: set[Job] = set()
+        self._shares = Shares(self._places)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._drained = threading.Event()
@@ -136,30 +133,16 @@ class Worker:
         for each in due:
             lanes[jobs.lane_of(each.queue)].append(each)
         for lane in lanes.keys() & self._places.keys():
-            self._share(lane, lanes[lane])
+            self._shares.give_out(lane, lanes[lane], self._claim)
 
-    def _share(self, lane: str, due: list[Due]) -> None:
-        """Claim from each of these queues what is its share of the lane's free places."""
-        places = self._places[lane]
-        busy = Counter(job.queue for job in list(self._held))
-        free = places.here * len(due)
-        if places.together is not None:
-            taken = sum(count for queue, count in busy.items() if jobs.lane_of(queue) == lane)
-            free = min(free, places.together - taken)
-        # Who has least goes first, and among equals nobody always does.
-        due.sort(key=lambda each: (busy[each.queue], random.random()))
-        for number, each in enumerate(due):
-            share = ceil(free / (len(due) - number))
-            if (room := min(share, places.here - busy[each.queue])) > 0:
-                free -= self._claim(each, room, places)
-
-    def _claim(self, due: Due, room: int, places: Places) -> int:
+    def _claim(self, due: Due, room: int) -> int:
+        places = self._places[jobs.lane_of(due.queue)]
         terms = Terms(room, places.everywhere, places.rate, due.probe)
         seconds = self._services.config.lease_seconds
         with self._services.db.transaction() as session:
             claimed = jobs.claim(session, due.queue, terms, worker=self.name, seconds=seconds)
         for job in claimed:
-            self._held.add(job)
+            self._shares.hold(job)
             threading.Thread(target=self._work, args=(job,), name=job.kind, daemon=True).start()
         return len(claimed)
 
@@ -175,7 +158,7 @@ class Worker:
             # The lease runs out, and the job is taken over.
             log.exception("job neither finished nor failed", action="abandon")
         finally:
-            self._held.discard(job)
+            self._shares.drop(job)
             self._wake.set()
 
     def _run(self, job: Job, handler: Handler) -> None:
@@ -202,11 +185,13 @@ class Worker:
             if conclude is not None:
                 conclude(session)
 
+        self._shares.judge(job, done=again is None)
         self._insist(write)
 
     def _fail(self, job: Job, handler: Handler, error: Exception) -> None:
         decision = jobs.decide(job.policy, job.failures, error)
         _log_failure(error, decision)
+        self._shares.judge(job, done=False)
 
         def write(session: Session) -> None:
             if decision is None:
@@ -234,7 +219,7 @@ class Worker:
             pause = min(seconds / 3, LONGEST_BEAT_SECONDS)
 
     def _renew(self, seconds: float) -> None:
-        held = list(self._held)
+        held = self._shares.held
         with self._services.db.transaction() as session:
             if held:
                 jobs.renew(session, held, seconds)
@@ -247,12 +232,13 @@ class Worker:
 
     def _drain(self) -> None:
         deadline = time.monotonic() + GRACE_SECONDS
-        while self._held and time.monotonic() < deadline:
+        while self._shares.held and time.monotonic() < deadline:
             self._pause()
-        hasty = [job for job in list(self._held) if not job.policy.patient]
-        self._held.difference_update(hasty)
+        hasty = [job for job in self._shares.held if not job.policy.patient]
+        for job in hasty:
+            self._shares.drop(job)
         self._give_back(hasty)
-        while self._held:
+        while self._shares.held:
             self._pause()
         self._drained.set()
 

@@ -35,6 +35,7 @@ from app.jobs.queue import (
     retry,
 )
 from app.jobs.rates import Rate
+from app.jobs.shares import Shares
 
 __all__ = [
     "CHANNEL",
@@ -54,6 +55,7 @@ __all__ = [
     "Policy",
     "Rate",
     "Retry",
+    "Shares",
     "Terms",
     "claim",
     "decide",

@@ -15,8 +15,8 @@ DELIVERIES = 32
 @dataclass(frozen=True)
 class Places:
     """How many jobs run at once: `here` those of one queue in one worker, `together` those of all
-    queues of the lane in one worker, `everywhere` those of one queue over all workers; and how many of
-    one queue may begin in a second, over all workers.
+    queues of the lane in one worker, but for those that hang, `everywhere` those of one queue over all
+    workers; and how many of one queue may begin in a second, over all workers.
     """
 
     here: int
