@@ -1,6 +1,7 @@
 """The tables of what is pushed: who subscribes, what is sent, how each attempt went."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, UniqueConstraint
@@ -23,9 +24,8 @@ class Endpoint(Base):
     events: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     description: Mapped[str | None]
     secret: Mapped[str]
-    # Signs too until then, after a rotation.
-    previous_secret: Mapped[str | None]
-    previous_secret_until: Mapped[datetime | None]
+    # Those before it, the newest first: each with the time, in seconds, until which it signs too.
+    previous_secrets: Mapped[list[list[Any]]] = mapped_column(JSON, default=list)
     enabled: Mapped[bool] = mapped_column(default=True)
     disabled_at: Mapped[datetime | None]
     disabled_reason: Mapped[str | None]

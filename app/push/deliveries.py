@@ -19,7 +19,7 @@ from app.db import notify
 from app.jobs import Again, Ending, Job, Kind
 from app.models import Attempt, Circuit, Delivery, DeliveryStatus, Endpoint, Message
 from app.models import Job as JobRow
-from app.push import attempts
+from app.push import attempts, rotations
 from app.push.attempts import Tried
 from app.services import Services
 
@@ -134,10 +134,7 @@ def _secrets(services: Services, endpoint: Endpoint | None) -> list[str]:
     if endpoint is None:
         secret = services.config.webhook_secret
         return [secret] if secret else []
-    until = endpoint.previous_secret_until
-    if endpoint.previous_secret and until and until > datetime.now(UTC):
-        return [endpoint.secret, endpoint.previous_secret]
-    return [endpoint.secret]
+    return [endpoint.secret, *rotations.still_signing(endpoint)]
 
 
 def _pause(services: Services, tries: int, tried: Tried) -> float | None:

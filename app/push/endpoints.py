@@ -18,12 +18,10 @@ from app.errors import ConflictError, InvalidFieldError
 from app.keys import Actor
 from app.models import Delivery, DeliveryStatus, Endpoint, Event, Message, first_id, new_id
 from app.providers.rules import Flag, Text
-from app.push import deliveries, messages
+from app.push import deliveries, messages, rotations
 from app.services import Services
 
 SECRET_BYTES = 32
-# How long the secret before the current one signs too.
-OVERLAP_SECONDS = 86_400.0
 BATCH = 200
 MAX_DESCRIPTION_LENGTH = 500
 
@@ -83,9 +81,9 @@ def delete(session: Session, endpoint: Endpoint, actor: Actor) -> None:
 
 def rotate_secret(session: Session, endpoint: Endpoint, actor: Actor) -> str:
     """A new secret, which is shown this once; the old one signs too for a day."""
-    endpoint.previous_secret = endpoint.secret
-    endpoint.previous_secret_until = db_now(OVERLAP_SECONDS)
-    endpoint.secret = _new_secret()
+    # Two who rotate at once: each secret that was shown must sign.
+    session.refresh(endpoint, with_for_update=True)
+    rotations.rotate(endpoint, _new_secret())
     _audit(session, actor, "rotate secret of endpoint", endpoint)
     return endpoint.secret
 

@@ -1,8 +1,10 @@
 """One delivery: signed, sent, kept, tried again by the schedule, given up."""
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +12,7 @@ import pytest
 import standardwebhooks
 import svix
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from app import retention
 from app.columns import db_now
@@ -93,22 +96,33 @@ def test_what_is_delivered_is_signed_and_the_attempt_is_kept(parts: Services, ho
     assert Kind.DELIVER not in due_kinds(parts)
 
 
-def test_while_a_secret_rotates_both_sign(sqlite_parts: Services, host: Site) -> None:
+def test_each_secret_signs_for_a_day_after_it_was_rotated_away(
+    sqlite_parts: Services, host: Site
+) -> None:
     endpoint = make_endpoint(sqlite_parts, host.serve("/hook", b""))
-    with sqlite_parts.db.transaction() as session:
-        new = endpoints.rotate_secret(session, session.get_one(Endpoint, endpoint.id), ACTOR)
+
+    def change(act: Callable[[Session, Endpoint], Any]) -> Any:
+        with sqlite_parts.db.transaction() as session:
+            return act(session, session.get_one(Endpoint, endpoint.id))
+
+    def pass_time(_: Session, row: Endpoint) -> None:
+        (second, until), (first, _until) = row.previous_secrets
+        assert 86_000 < until - time.time() < 86_401
+        row.previous_secrets = [[second, until], [first, time.time() - 1]]
+
+    rotate = partial(endpoints.rotate_secret, actor=ACTOR)
+    secrets = [endpoint.secret, change(rotate), change(rotate)]
     send_one(sqlite_parts, endpoint)
     deliver_next(sqlite_parts)
-    with sqlite_parts.db.transaction() as session:
-        session.execute(update(Endpoint).values(previous_secret_until=db_now(-1)))
+    change(pass_time)
     send_one(sqlite_parts, endpoint)
     deliver_next(sqlite_parts)
 
     during, after = asked(host)
-    assert verify(endpoint.secret, during) == verify(new, during)
-    assert verify(new, after)
+    assert all(verify(secret, during) for secret in secrets)
+    assert all(verify(secret, after) for secret in secrets[1:])
     with pytest.raises(svix.WebhookVerificationError):
-        verify(endpoint.secret, after)
+        verify(secrets[0], after)
 
 
 @pytest.mark.parametrize("secret", [SECRET, None])

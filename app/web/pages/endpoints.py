@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from app import dossiers
 from app.errors import InvalidFieldError
 from app.models import Scope
-from app.push import endpoints, subscribers
+from app.push import endpoints, rotations, subscribers
 from app.push.messages import TYPES
 from app.web import parameters
 from app.web.actions import actor
@@ -68,7 +68,7 @@ def one_endpoint(id_: UUID, **values: Any) -> str:
     return page(
         "endpoint.html",
         endpoint=subscribers.endpoint_in_full(found),
-        rotated_until=found.previous_secret_until,
+        rotated_until=rotations.last_until(found),
         health=health,
         audit=audit,
         deliveries=items,
