@@ -20,7 +20,7 @@ class Shares:
     """The jobs that are held, and by that the places that are free.
 
     Where queues share places (`Places.together`), one is given a single place until a job of it was
-    done, and again when one was not.  So who hangs holds one thread, and the others' places are free.
+    done, and again when one was not or hangs.  So the others' places stay free.
     """
 
     def __init__(self, places: Mapping[str, Places]) -> None:
@@ -54,22 +54,19 @@ class Shares:
     def give_out(self, lane: str, due: Sequence[Due], claim: Callable[[Due, int], int]) -> None:
         """Let each of these queues have its share of the free places: `claim` says how many it took."""
         places = self._places[lane]
-        begun = list(self._begun.items())
-        busy = Counter(job.queue for job, _ in begun)
+        begun = [(job.queue, at) for job, at in list(self._begun.items())]
+        busy = Counter(queue for queue, _ in begun)
+        late = time.monotonic() - PLACE_SECONDS
+        well = self._well - {queue for queue, at in begun if at <= late}
         free = places.here * len(due)
         if places.together is not None:
-            late = time.monotonic() - PLACE_SECONDS
-            free = places.together - sum(
-                at > late for job, at in begun if lane_of(job.queue) == lane
-            )
-        for number, each in enumerate(ordered := self._in_turn(due, busy)):
-            most = places.here if places.together is None or each.queue in self._well else 1
-            share = ceil(free / (len(ordered) - number))
+            recent = sum(at > late for queue, at in begun if lane_of(queue) == lane)
+            free = places.together - recent
+        # Who does well goes first, then who has least, and among equals nobody always does.
+        left = sorted(due, key=lambda e: (e.queue not in well, busy[e.queue], random.random()))
+        while left:
+            share = ceil(free / len(left))
+            each = left.pop(0)
+            most = places.here if places.together is None or each.queue in well else 1
             if (room := min(share, most - busy[each.queue])) > 0:
                 free -= claim(each, room)
-
-    def _in_turn(self, due: Sequence[Due], busy: Mapping[str, int]) -> list[Due]:
-        # Who does well goes first, then who has least, and among equals nobody always does.
-        return sorted(
-            due, key=lambda each: (each.queue not in self._well, busy[each.queue], random.random())
-        )
