@@ -33,10 +33,8 @@ PASSING_STATUSES = frozenset({408, 425, 429})
 
 @dataclass(frozen=True)
 class Copied:
-    """What was written into storage."""
+    """What was written into storage, where the image's row says."""
 
-    key: str
-    thumbnail_key: str
     size: int
     sha256: str
     facts: Facts
@@ -56,12 +54,15 @@ def store(services: Services, job: Job) -> Conclusion | None:
         sha256 = _fetch(services, job, image, file)
         size = file.tell()
         facts = imaging.inspect(file, max_pixels=services.config.max_image_pixels)
+        keys = _name(services, job, image, facts)
+        if keys is None:
+            return None
         try:
-            key, thumbnail_key = _upload(services, image, file, facts)
+            _upload(services, keys, file, facts)
         except StorageError:
-            _put_aside(services, image, file)
+            _put_aside(services, job, image, file)
             raise
-    return partial(_stored, image, Copied(key, thumbnail_key, size, sha256, facts))
+    return partial(_stored, image, Copied(size, sha256, facts))
 
 
 def storing_failed(session: Session, job: Job, error: BaseException, final: bool) -> None:
@@ -136,22 +137,38 @@ def _write(file: BinaryIO, piece: bytes) -> None:
         raise StorageError(f"no room for a temporary copy: {error.strerror}") from None
 
 
-def _upload(services: Services, image: Image, file: BinaryIO, facts: Facts) -> tuple[str, str]:
-    # The same names at every attempt, which writes over what the one before has left; but no other
-    # image's: an upload that hung must not write over what a later result has put there.
+def _name(services: Services, job: Job, image: Image, facts: Facts) -> tuple[str, str] | None:
+    """Where the image and its thumbnail go, noted in its row before they are there.
+
+    The same names at every attempt, which writes over what the one before has left; but no other
+    image's: an upload that hung must not write over what a later result has put there.  None when
+    the row is gone.
+    """
     name = f"{image.task_id}/{image.index}-{image.id.hex}"
-    key, thumbnail_key = f"images/{name}.{facts.extension}", f"thumbnails/{name}.webp"
+    with services.db.transaction() as session:
+        # This process may have been stopped: what somebody else has stored since must stay.
+        jobs.ensure_held(session, job)
+        row = session.get(Image, image.id)
+        if row is None:
+            return None
+        row.key = row.key or f"images/{name}.{facts.extension}"
+        row.thumbnail_key = f"thumbnails/{name}.webp"
+    return row.key, row.thumbnail_key
+
+
+def _upload(services: Services, keys: tuple[str, str], file: BinaryIO, facts: Facts) -> None:
+    key, thumbnail_key = keys
     file.seek(0)
     services.storage.put(key, file, facts.content_type)
     services.storage.put(thumbnail_key, BytesIO(facts.thumbnail), "image/webp")
-    return key, thumbnail_key
 
 
-def _put_aside(services: Services, image: Image, file: BinaryIO) -> None:
+def _put_aside(services: Services, job: Job, image: Image, file: BinaryIO) -> None:
     """Keep downloaded bytes in the database: when storage is back, the link may have expired."""
     if image.spooled or not image.source.startswith("http"):
         return
     with services.db.transaction() as session:
+        jobs.ensure_held(session, job)
         bodies.delete_chunks(session, [image.id])
     file.seek(0)
     position = 0
@@ -160,6 +177,7 @@ def _put_aside(services: Services, image: Image, file: BinaryIO) -> None:
             bodies.write_chunk(session, image.id, position, data)
         position += 1
     with services.db.transaction() as session:
+        jobs.ensure_held(session, job)
         session.execute(update(Image).where(Image.id == image.id).values(spooled=True))
 
 
@@ -175,7 +193,6 @@ def _stored(stored: Image, copied: Copied, session: Session) -> None:
     image.spooled = False
     image.status = ImageStatus.STORED
     image.stored_at = db_now()
-    image.key, image.thumbnail_key = copied.key, copied.thumbnail_key
     image.content_type = copied.facts.content_type
     image.width, image.height = copied.facts.width, copied.facts.height
     image.size, image.sha256 = copied.size, copied.sha256

@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app import bodies, inbox, jobs, tasks
+from app import bodies, inbox, jobs, placements, tasks
 from app.errors import InvalidResultError, PostbackError
 from app.jobs import Conclusion, Job, Kind
 from app.models import Callback, Image, TaskStatus
@@ -88,7 +88,10 @@ def _make_images(callback_id: UUID, task_id: UUID, result: Result, session: Sess
     if task.result_id != callback_id or session.scalar(made) is not None:
         return
     # Only a result without any stored image is ever replaced by another one.
-    session.execute(delete(Image).where(Image.task_id == task_id))
+    replaced = delete(Image).where(Image.task_id == task_id)
+    keys = session.execute(replaced.returning(Image.key, Image.thumbnail_key))
+    # A copy of one of them may be on its way into storage.
+    placements.note(session, [key for each in keys for key in each if key])
     images = [
         Image(
             task_id=task_id,

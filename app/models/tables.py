@@ -163,6 +163,7 @@ class Image(Base):
     # True when the bytes wait in chunks because storage was down as they arrived.
     spooled: Mapped[bool] = mapped_column(default=False)
     revised_prompt: Mapped[str | None]
+    # Where it is once it is stored; known before it is there.
     key: Mapped[str | None]
     thumbnail_key: Mapped[str | None]
     content_type: Mapped[str | None]

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.columns import clean
 from app.errors import NotFoundError
-from app.models import Image, Input, Partial, Task
+from app.models import Image, ImageStatus, Input, Partial, Task
 from app.signing import Picture
 
 
@@ -33,7 +33,7 @@ def task_id_of(session: Session, id_: str) -> UUID:
 def find_picture(
     session: Session, picture: Picture, id_: UUID
 ) -> tuple[Image | Input | Partial, str | None]:
-    """The image that an address stands for, and its key in storage if it has one.
+    """The image that an address stands for, and its key in storage if it is there.
 
     Raises `NotFoundError`.
     """
@@ -46,8 +46,9 @@ def find_picture(
         row = session.get(Image, id_)
     if row is None:
         raise NotFoundError("there is no such image")
-    if isinstance(row, Image) and picture is Picture.THUMBNAIL:
-        return row, row.thumbnail_key
+    if isinstance(row, Image):
+        key = row.thumbnail_key if picture is Picture.THUMBNAIL else row.key
+        return row, key if row.status is ImageStatus.STORED else None
     return row, row.key
 
 

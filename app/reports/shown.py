@@ -100,7 +100,7 @@ def _short(services: Services, task: Task, pictures: _Pictures) -> Json:
 def image_of(services: Services, image: Image) -> Json:
     """An image of a result as its task shows it."""
     stored = image.status is ImageStatus.STORED
-    extension = image.key.rpartition(".")[2] if image.key else ""
+    extension = image.key.rpartition(".")[2] if stored and image.key else ""
     shown: Json = {
         "index": image.index,
         "url": services.picture_url(Picture.OUTPUT, image.id, extension),

@@ -16,13 +16,14 @@ import pytest
 from PIL import Image as Pillow
 from sqlalchemy import select
 
-from app import images, jobs
+from app import images, jobs, reports
 from app.errors import ImageError, OutboundError, StorageError
 from app.jobs import Job, Kind
 from app.models import Chunk, Event, Image, ImageStatus, Task, TaskStatus
 from app.models import Job as JobRow
 from app.outbound import Outbound
 from app.services import Services
+from app.signing import Picture
 from app.storage.local import LocalStorage
 from tests.core.conftest import at_once, count
 from tests.core.sites import Answer, Asked, Site
@@ -264,10 +265,16 @@ def test_storage_that_fails_half_way_leaves_the_image_pending(
     data = png()
     deliver(sqlite_parts, make_task(sqlite_parts), success(host.serve("/a", data)))
     fail_next(with_storage_down(sqlite_parts, "thumbnails/"), Kind.STORE_IMAGE)
-    assert only_image(sqlite_parts).status is ImageStatus.PENDING
+    # It is there, and its row knows where, in case nothing comes of it.
+    image = only_image(sqlite_parts)
+    assert image.status is ImageStatus.PENDING
+    assert stored_bytes(sqlite_parts, image.key) == data
+    with sqlite_parts.db.reading() as session:
+        assert reports.find_picture(session, Picture.OUTPUT, image.id)[1] is None
 
     run_next(sqlite_parts, Kind.STORE_IMAGE)
-    assert stored_bytes(sqlite_parts, only_image(sqlite_parts).key) == data
+    stored = only_image(sqlite_parts)
+    assert (stored.key, stored.status) == (image.key, ImageStatus.STORED)
 
 
 def test_base64_need_not_be_put_aside(sqlite_parts: Services) -> None:

@@ -6,12 +6,13 @@ import random
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 
 from app import bodies, jobs
 from app.bodies import CHUNK_BYTES
 from app.errors import InvalidResultError
 from app.jobs import Kind
-from app.models import Chunk, ImageStatus, Task, TaskStatus, Verdict
+from app.models import Chunk, Image, ImageStatus, Placement, Task, TaskStatus, Verdict
 from app.services import Services
 from app.signing import Picture
 from tests.core.conftest import count
@@ -198,6 +199,9 @@ def test_a_late_success_replaces_the_images_that_failed(parts: Services) -> None
     for _ in range(2):
         fail_next(parts, Kind.STORE_IMAGE)
     assert get_task(parts, task.id).status is TaskStatus.FAILED
+    # The worker before had put one there, and never came to write that down.
+    with parts.db.transaction() as session:
+        session.execute(update(Image).filter_by(index=1).values(key="images/left.png"))
 
     images = deliver(parts, task, {"data": in_base64(png())})
     store_all(parts, task)
@@ -205,6 +209,8 @@ def test_a_late_success_replaces_the_images_that_failed(parts: Services) -> None
     assert len(images) == 1
     assert get_task(parts, task.id).status is TaskStatus.SUCCEEDED
     assert timeline(parts, task)[-2:] == ["image_stored", "succeeded"]
+    with parts.db.reading() as session:
+        assert session.scalars(select(Placement.key)).all() == ["images/left.png"]
 
 
 def test_a_result_that_cannot_be_read_any_more_ends_its_task(sqlite_parts: Services) -> None:
