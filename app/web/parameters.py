@@ -78,7 +78,7 @@ def as_time(name: str, value: object) -> datetime:
         raise InvalidFieldError(name, f"{name}: {rule}, not {value!r}")
     try:
         # The plus sign of an offset that was not escaped arrives as a blank.
-        at = datetime.fromisoformat(re.sub(r"(T.*) (\d\d:\d\d)$", r"\1+\2", value))
+        at = datetime.fromisoformat(re.sub(r"(T.*) (\d\d:\d\d)$", r"\1+\2", value.upper()))
     except ValueError:
         raise InvalidFieldError(name, f"{name}: {rule}, not {value!r}") from None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
