@@ -1,5 +1,6 @@
 """What came in is read: its images get rows and jobs, and its bulk is dropped once they are stored."""
 
+from collections.abc import Iterator, Mapping
 from functools import partial
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app import bodies, inbox, jobs, placements, tasks
+from app.bodies import SKELETON_BYTES, Place
 from app.errors import InvalidResultError, PostbackError
 from app.jobs import Conclusion, Job, Kind
 from app.models import Callback, Image, TaskStatus
@@ -45,16 +47,23 @@ def ingestion_failed(session: Session, job: Job, error: BaseException, final: bo
 
 
 def compact(services: Services, job: Job) -> Conclusion | None:
-    """Replace the base64 in a body by references to the stored images."""
+    """Replace the base64 in a body by references to the stored images; all else stays as it came."""
     with services.db.reading() as session:
         callback = session.get_one(Callback, job.subject_id)
         images = session.scalars(select(Image).filter_by(callback_id=callback.id)).all()
-        compacted = bodies.split(bodies.read_body(session, callback.id))
-    for image in images:
-        compacted = compacted.replace(
-            f'"{image.source}"'.encode(),
-            f'"{services.picture_url(Picture.OUTPUT, image.id)}"'.encode(),
-        )
+        references = {
+            place: services.picture_url(Picture.OUTPUT, image.id).encode()
+            for image in images
+            if (place := Place.parse(image.source))
+        }
+        rest = (callback.size or 0) - sum(place.length for place in references)
+        if rest > SKELETON_BYTES:
+            # More than a row should hold stands in it besides.
+            return None
+        compacted = b"".join(_with_references(session, callback, references))
+    if len(compacted) != rest + sum(map(len, references.values())):
+        # It is compact already, or gone.
+        return None
 
     def write(session: Session) -> None:
         callback = session.get_one(Callback, job.subject_id)
@@ -62,6 +71,17 @@ def compact(services: Services, job: Job) -> Conclusion | None:
         bodies.delete_chunks(session, [callback.id])
 
     return write
+
+
+def _with_references(
+    session: Session, callback: Callback, references: Mapping[Place, bytes]
+) -> Iterator[bytes]:
+    start = 0
+    for place in sorted(references, key=lambda place: place.start):
+        yield from bodies.read_body(session, callback.id, Place(start, place.start - start))
+        yield references[place]
+        start = place.start + place.length
+    yield from bodies.read_body(session, callback.id, Place(start, (callback.size or 0) - start))
 
 
 def _read(services: Services, session: Session, callback_id: UUID, provider: str) -> Result | str:

@@ -93,6 +93,9 @@ def test_large_images_in_a_body_are_stored_and_replaced_by_their_addresses(
     files = [noisy_png(side, seed=1), noisy_png(side, seed=2)]
     payload: dict[str, Any] = {"data": in_base64(*files), "usage": {"output_tokens": 7}}
     payload["data"][0]["revised_prompt"] = "better"
+    # It looks like an image, and is none of those that are stored.
+    signature = base64.b64encode(noisy_png(30)).decode()
+    payload["data"][0]["signature"] = signature
     body = json.dumps(payload).replace("/", slash).encode()
     task = make_task(parts)
     if large:
@@ -120,6 +123,7 @@ def test_large_images_in_a_body_are_stored_and_replaced_by_their_addresses(
     compacted = body_of_callback(parts, task)
     assert [item["b64_json"] for item in compacted["data"]] == urls
     assert compacted["data"][0]["revised_prompt"] == "better"
+    assert compacted["data"][0]["signature"] == signature
     assert compacted["usage"] == {"output_tokens": 7}
     assert count(parts.db, Chunk) == 0
     assert due_kinds(parts) == ["submit"]
