@@ -152,6 +152,10 @@ def _note_late(services: Services, session: Session, task: Task, answer: Found |
     task.ask_at = None
     if answer and answer.body and inbox.is_success(services, task, answer.body):
         inbox.take_answer(services, session, task, Source.LOOKUP, answer.body)
+    elif task.provider in services.confirmed and task.asks < len(UNCERTAIN_PAUSES):
+        # A callback may have told of a success that the provider's bookkeeping does not know yet.
+        task.ask_at = db_now(UNCERTAIN_PAUSES[task.asks])
+        task.asks += 1
 
 
 def _note_unknown(session: Session, task: Task) -> None:
