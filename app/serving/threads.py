@@ -7,12 +7,14 @@ body was not read is said to stay open, and is closed.
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any
 
 from gunicorn import util
 from gunicorn.workers import gthread
 
+from app.serving import refusals
 from app.web.intake import BODY_IS_HERE
 
 if TYPE_CHECKING:
@@ -52,6 +54,17 @@ class Threads(gthread.ThreadWorker):
         if not conn.initialized and not conn.wait_for_data(0):
             return gthread._DEFER  # type: ignore[attr-defined]  # noqa: SLF001 - its sign for it
         return super().handle(conn)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer what no application has answered."""
+        del req
+        if refusals.of_the_client(exc):
+            self.log.warning("Invalid request from %s: %s", addr and addr[0], exc)
+        else:
+            # Without the address that was called: a token may be in it.
+            self.log.error("Error handling request", exc_info=exc)
+        with suppress(OSError):
+            util.write_nonblock(client, refusals.answer(exc))
 
     def finish_request(self, conn: gthread.TConn, fs: "Future[Any]") -> None:
         """Keep the connection, or close it; runs in the main loop."""

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from app import web
+from app.serving import refusals
 from tests.factories import make_task, success
 from tests.web.servers import Line, Server, head
 
@@ -60,3 +61,20 @@ def test_who_was_read_may_send_more_on_the_same_connection(server: Server) -> No
             assert line.answer().status == 200
         line.send(head("GET", "/healthz"))
         assert line.answer("GET").headers["Connection"] == "keep-alive"
+
+
+def test_what_gunicorn_itself_refuses_is_an_error_like_all_others(sqlite_server: Server) -> None:
+    for sent, status, code in [
+        (b"\x16\x03\x01\r\n\r\n", 400, "bad_request"),
+        (head("GET", f"/{9000 * 'x'}"), 414, "bad_request"),
+        (head("GET", "/healthz", X_Long=9000 * "x"), 431, "bad_request"),
+        (head("POST", "/v1/images/edits", Content_Length="-5"), 400, "bad_request"),
+    ]:
+        with Line(sqlite_server.port) as line:
+            line.send(sent)
+            answer = line.answer()
+        error = answer.json["error"]
+        assert (answer.status, error["code"], error["param"]) == (status, code, None)
+        assert error["message"].startswith("the request: ")
+        assert answer.json["trace_id"] == answer.headers["X-Request-Id"] != ""
+    assert b"unexpected error" in refusals.answer(RuntimeError("a secret"))
