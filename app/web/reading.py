@@ -3,6 +3,7 @@
 Files go to disk as they come, and are hashed on the way: memory stays flat whatever is uploaded.
 """
 
+import json
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
 from app import bodies, edits
+from app.columns import clean
 from app.errors import InvalidResultError
 from app.services import Services
 from app.uploads import Submission, Upload
@@ -67,9 +69,23 @@ def _read_json(pieces: Iterator[bytes]) -> dict[str, Any]:
         if len(data) > MAX_JSON_BYTES:
             raise too_large(MAX_JSON_BYTES)
     try:
-        return bodies.read_json(bytes(data))
+        return _without_halves(bodies.read_json(bytes(data)))
     except InvalidResultError as error:
         raise HttpError("bad_request", f"the body: {error}") from None
+
+
+def _without_halves(fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields` with U+FFFD for each lone surrogate: half of a character that was cut in two.
+
+    JSON can say it, and no text can have it: not the database's, not a form's.
+    """
+    text = json.dumps(fields, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        whole: dict[str, Any] = json.loads(clean(text))
+        return whole
+    return fields
 
 
 def _read_form(form: Form, pieces: Iterator[bytes]) -> None:

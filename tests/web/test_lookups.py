@@ -11,8 +11,17 @@ from uuid import UUID
 import pytest
 
 from app.models import Scope, TaskStatus, Verification, new_id
-from tests.factories import PUBLIC_URL, failure, make_task, png, success, with_id
-from tests.web.sites import Json, Site, add_image, error_of, json_of
+from tests.factories import (
+    PUBLIC_URL,
+    failure,
+    get_task,
+    make_task,
+    png,
+    submission,
+    success,
+    with_id,
+)
+from tests.web.sites import Json, Site, accepted, add_image, error_of, json_of
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 FULL = {
@@ -195,14 +204,24 @@ def test_a_wrong_parameter_is_named_with_its_rule(sqlite_site: Site) -> None:
 
 
 def test_hostile_texts_come_back_as_they_went_in_or_replaced(site: Site) -> None:
-    texts: dict[str, Any] = {"trace_id": "\x00\ud800<b>\u202e", "prompt": "a\x00b\udfff\u2028"}
-    task = make_task(site.parts, **texts)
-    site.post_back(task, failure("a\x00b", "\ud800</script>\x00"))
-    seen: Json = json.loads(site.get(f"/v1/tasks/{task.id}").get_data())
+    # PostgreSQL keeps either in JSON, and then looks into none of it.
+    for bad in ("\x00", "\ud800", "\udfff\ud800"):
+        texts = {
+            "trace_id": f"{bad}<b>\u202e",
+            "prompt": f"a{bad}b\U0001f600\u2028",
+        }
+        answer = json_of(
+            site.call("POST", "/v1/images/edits", json=submission(**texts, x={bad: bad}))
+        )
+        task = get_task(site.parts, UUID(answer["task_id"]))
+        result = failure(f"a{bad}b", f"{bad}</script>")
+        assert json_of(site.post_back(task, result)) == accepted(task)
+        seen: Json = json.loads(site.get(f"/v1/tasks/{task.id}").get_data())
 
-    assert seen["trace_id"] == "\ufffd\ufffd<b>\u202e"
-    assert seen["prompt"] == "a\ufffdb\ufffd\u2028"
-    assert seen["error"] == {"code": "a\ufffdb", "message": "\ufffd</script>\ufffd"}
+        replaced = len(bad) * "\ufffd"
+        assert seen["trace_id"] == f"{replaced}<b>\u202e"
+        assert seen["prompt"] == f"a{replaced}b\U0001f600\u2028"
+        assert seen["error"] == {"code": f"a{replaced}b", "message": f"{replaced}</script>"}
 
 
 def test_who_waits_is_answered_when_the_task_has_ended_or_the_time_is_over(site: Site) -> None:
