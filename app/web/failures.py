@@ -17,7 +17,16 @@ from app.web.state import request_id
 log = structlog.get_logger()
 
 # Where programs call; everything else is a page.
-API_PATHS = ("/v1/", "/openai/", "/images/", "/callbacks/", "/healthz", "/readyz", "/metrics")
+API_PATHS = (
+    "/v1/",
+    "/openai/",
+    "/images/",
+    "/callbacks/",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+)
 
 
 def register(app: Flask) -> None:
@@ -53,7 +62,10 @@ def _message(error: HTTPException, status: int) -> str:
     if status == HTTPStatus.NOT_FOUND:
         return f"there is nothing at {request.path[:200]}"
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        return f"{request.method} is not allowed here"
+        allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+        return f"expected {allowed or 'another method'}, not {request.method}"
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and request.max_content_length:
+        return f"the body is larger than {request.max_content_length:,} bytes"
     if isinstance(error, CSRFError):
         return "the form is too old or was not sent from here: reload the page and try again"
     return str(error.description or error.name)

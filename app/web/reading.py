@@ -3,26 +3,21 @@
 Files go to disk as they come, and are hashed on the way: memory stays flat whatever is uploaded.
 """
 
-import json
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Request
 
-from app import bodies, edits
-from app.columns import clean
-from app.errors import InvalidResultError
+from app import edits
 from app.services import Services
 from app.uploads import Submission, Upload
 from app.web.envelope import HttpError
-from app.web.forms import Form
-from app.web.intake import Budget, incoming, too_large
+from app.web.forms import MAX_BUFFER_BYTES, MAX_PARTS, Form
+from app.web.intake import Budget, incoming
+from app.web.objects import inflated, read_object
 
 FORM = "multipart/form-data"
-MAX_JSON_BYTES = 4 * 2**20
 # How many submissions of the largest size may be in flight at once, in one process.
 UPLOADS_IN_FLIGHT = 4
 
@@ -40,7 +35,7 @@ def submission(
         pieces = stack.enter_context(incoming(request, services.config.max_upload_bytes, budget))
         uploads: tuple[Upload, ...] = ()
         if request.mimetype == "application/json":
-            fields = _read_json(pieces)
+            fields = read_object(pieces)
         elif request.mimetype == FORM:
             form = stack.enter_context(Form(request.mimetype_params.get("boundary", "")))
             _read_form(form, pieces)
@@ -62,46 +57,14 @@ def submission(
         yield given
 
 
-def _read_json(pieces: Iterator[bytes]) -> dict[str, Any]:
-    data = bytearray()
-    for piece in _inflated(pieces):
-        data += piece
-        if len(data) > MAX_JSON_BYTES:
-            raise too_large(MAX_JSON_BYTES)
-    try:
-        return _without_halves(bodies.read_json(bytes(data)))
-    except InvalidResultError as error:
-        raise HttpError("bad_request", f"the body: {error}") from None
-
-
-def _without_halves(fields: dict[str, Any]) -> dict[str, Any]:
-    """`fields` with U+FFFD for each lone surrogate: half of a character that was cut in two.
-
-    JSON can say it, and no text can have it: not the database's, not a form's.
-    """
-    text = json.dumps(fields, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        whole: dict[str, Any] = json.loads(clean(text))
-        return whole
-    return fields
-
-
 def _read_form(form: Form, pieces: Iterator[bytes]) -> None:
     try:
-        for piece in _inflated(pieces):
+        for piece in inflated(pieces):
             form.feed(piece)
         form.end()
     except RequestEntityTooLarge:
-        raise HttpError("too_large", "the form has too many parts, or too long ones") from None
+        rule = f"more than {MAX_PARTS:,} parts, or one with a head above {MAX_BUFFER_BYTES:,} bytes"
+        raise HttpError("too_large", f"the form has {rule}") from None
     except ValueError as error:
         # How werkzeug's decoder says it.
         raise HttpError("bad_request", f"the body: not a form: {error}") from None
-
-
-def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    try:
-        yield from pieces
-    except zlib.error as error:
-        raise HttpError("bad_request", f"the body: cannot be inflated: {error}") from None

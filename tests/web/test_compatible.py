@@ -1,11 +1,15 @@
 """`POST /openai/tasks`, read by hand and by the provider's own client."""
 
+import gzip
+import io
+import json
 from contextlib import closing
 from typing import Any
 
 import pytest
 from acedatacloud import AceDataCloud
 from acedatacloud._runtime.tasks import task_status
+from werkzeug.test import TestResponse
 
 from app.columns import db_now
 from app.models import ImageStatus, Scope, Task, TaskStatus
@@ -129,6 +133,20 @@ def test_several_tasks_come_in_pages(site: Site) -> None:
 def test_what_cannot_be_looked_up_is_named(sqlite_site: Site, given: Json, param: str) -> None:
     response = sqlite_site.call("POST", "/openai/tasks", json=given)
     assert error_of(response, 400)["param"] == param
+
+
+def test_a_body_may_be_large_and_compressed_up_to_a_limit_that_is_named(sqlite_site: Site) -> None:
+    def ask(ids: list[str], **environ: str) -> TestResponse:
+        body = json.dumps({"action": "retrieve_batch", "trace_ids": ids}).encode()
+        data = gzip.compress(body) if environ else body
+        key = f"Bearer {sqlite_site.key(Scope.READ)}"
+        given = {"CONTENT_TYPE": "application/json", "HTTP_AUTHORIZATION": key, **environ}
+        return sqlite_site.send("POST", "/openai/tasks", io.BytesIO(data), given)
+
+    for packed in ({}, {"HTTP_CONTENT_ENCODING": "gzip"}):
+        assert json_of(ask(1000 * [128 * "x"], **packed)) == {"items": [], "count": 0}
+        error = error_of(ask([4 * 2**20 * "x"], **packed), 413)
+        assert error["message"] == "the body is larger than 4,194,304 bytes"
 
 
 def finished(parts: Services) -> Task:

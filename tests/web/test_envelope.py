@@ -83,6 +83,7 @@ def test_an_unexpected_error_tells_nothing(sqlite_site: Site) -> None:
         ("PUT", "/healthz", {"GET", "HEAD", "OPTIONS"}),
         ("POST", "/readyz", {"GET", "HEAD", "OPTIONS"}),
         ("POST", "/images/x", {"GET", "HEAD", "OPTIONS"}),
+        ("PUT", "/openapi.json", {"GET", "HEAD", "OPTIONS"}),
         ("DELETE", "/login", {"GET", "HEAD", "OPTIONS", "POST"}),
     ],
 )
@@ -95,7 +96,9 @@ def test_another_method_is_not_allowed(
     if path == "/login":
         assert (response.status_code, response.mimetype) == (405, "text/html")
     else:
-        assert error_of(response, 405)["code"] == "method_not_allowed"
+        error = error_of(response, 405)
+        assert error["code"] == "method_not_allowed"
+        assert error["message"] == f"expected {', '.join(sorted(allowed))}, not {method}"
 
 
 def test_what_is_not_there_is_not_found_by_programs_and_people(sqlite_site: Site) -> None:

@@ -168,7 +168,7 @@ def raw(site: Site, body: bytes, content_type: str = "multipart/form-data; bound
         (b'--x\r\nContent-Disposition: form-data; name="n"\r\n\r\n1', 400, "the body: not a form"),
         (b'--x\r\nContent-Disposition: form-data; name="n"\r\n\r\n\xff\r\n--x--', 400, "n: not UTF-8"),
         (b'--x\r\nContent-Disposition: form-data; name="n"\r\n\r\n' + b"1" * 5_000_000, 413, "the texts"),
-        (b"--x\r\nContent-Disposition: " + b"1" * 5_000_000, 413, "the form has too many parts"),
+        (b"--x\r\nContent-Disposition: " + b"1" * 5_000_000, 413, "the form has more than"),
         (b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n\r\n" * 1001, 413, "the form has"),
     ],
 )  # fmt: skip

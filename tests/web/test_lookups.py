@@ -5,7 +5,6 @@ import re
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
