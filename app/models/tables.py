@@ -199,7 +199,11 @@ class Job(Base):
     """
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_due", "queue", "due_at"),)
+    __table_args__ = (
+        Index("ix_jobs_due", "queue", "due_at"),
+        # Else the log would name many jobs by one id: SQLite gives that of a deleted row to the next.
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(BigSerial, primary_key=True)
     kind: Mapped[str]

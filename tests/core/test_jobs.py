@@ -365,6 +365,9 @@ def test_whoever_lost_the_lease_changes_nothing(
     with parts.db.transaction() as session:
         jobs.ensure_held(session, current)
         jobs.finish(session, current)
+    # Nobody else gets its id: in a log each is one job.
+    enqueue(parts, New(Kind.INGEST))
+    assert claim_one(parts).id > current.id
 
 
 def test_released_jobs_are_due_at_once(parts: Services) -> None:
