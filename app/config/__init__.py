@@ -155,7 +155,9 @@ def from_environment(*, embedded: bool = False) -> Config:
     load_dotenv(".env", override=False)
     given = {name: value for name, value in os.environ.items() if value.strip()}
     if embedded:
-        given.setdefault("PUBLIC_URL", f"http://127.0.0.1:{given.get('PORT', 8000)}")
+        port = given.get("PORT", "8000").strip()
+        # A wrong one is told of by its own name.
+        given.setdefault("PUBLIC_URL", f"http://127.0.0.1:{port if port.isdecimal() else 8000}")
     if embedded and "SECRET_KEY" not in given and _is_sqlite(given.get("DATABASE_URL")):
         given["SECRET_KEY"] = _instance_secret_key()
     return load(given, production=not embedded)

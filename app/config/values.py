@@ -89,7 +89,8 @@ def _database_url(value: str) -> str:
     scheme, _, rest = value.partition("://")
     if scheme in {"postgres", "postgresql", "postgresql+psycopg"} and rest:
         return f"postgresql+psycopg://{rest}"
-    if scheme == "sqlite" and rest.startswith("/") and rest != "/":
+    # In memory each connection would have a database of its own.
+    if scheme == "sqlite" and rest.startswith("/") and rest not in {"/", "/:memory:"}:
         return value
     raise ValueError(rule)
 
@@ -136,13 +137,20 @@ def _split_host_port(text: str) -> tuple[str | None, int | None]:
 
 
 def _rate_limits(value: str) -> str:
-    if value != "off":
-        limits.parse_many(value)
+    if value.lower() == "off":
+        return "off"
+    rule = "expected limits such as 1000 per second or 10/second;300/minute, or off"
+    try:
+        items = limits.parse_many(value)
+    except ValueError:
+        raise ValueError(rule) from None
+    if not all(item.amount for item in items):
+        raise ValueError(rule)
     return value
 
 
 def _per_second(value: str) -> float | None:
-    if value == "off":
+    if value.lower() == "off":
         return None
     try:
         item = limits.parse(value)

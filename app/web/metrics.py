@@ -32,8 +32,10 @@ def metrics() -> Response:
 
 def _bears_token() -> bool:
     token = services().config.metrics_token
-    given = request.headers.get("Authorization", "")
-    return token is not None and compare_digest(given.encode(), f"Bearer {token}".encode())
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if token is None or scheme.lower() != "bearer":
+        return False
+    return compare_digest(given.strip().encode(), token.encode())
 
 
 def _is_local() -> bool:

@@ -46,6 +46,7 @@ def test_two_settings_are_enough_and_an_empty_value_counts_as_none() -> None:
         ("public_url", "https://postback.test/path/", "https://postback.test/path"),
         ("secret_key_fallbacks", f"{22 * 'a'} , {22 * 'b'}", (22 * "a", 22 * "b")),
         ("log_level", "INFO", "info"),
+        ("rate_limits", "OFF", "off"),
         ("task_deadline", "5000000d", 36_500 * 86_400),
         ("retention_days", "1000000", 36_500),
         ("image_hosts", "a.test,*.b.test,", ("a.test", "*.b.test")),
@@ -98,6 +99,8 @@ def test_any_other_private_host_is_refused(text: str) -> None:
         ("DELIVERY_SCHEDULE", ","),
         ("PROVIDER_RATE", "often"),
         ("PROVIDER_RATE", "0 per second"),
+        ("RATE_LIMITS", "often"),
+        ("RATE_LIMITS", "10/second;0 per hour"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(name: str, text: str) -> None:
@@ -127,6 +130,7 @@ def test_every_spelling_of_postgresql_means_psycopg_3(scheme: str) -> None:
         "sqlite://",
         "sqlite:///",
         "sqlite:relative",
+        "sqlite:///:memory:",
         "postgres://",
         "postgres://host:port/name",
     ],
@@ -216,3 +220,7 @@ def test_an_embedded_service_makes_a_secret_key_once_and_is_its_own_public_url(
     assert stat.S_IMODE((tmp_path / "instance" / "secret_key").stat().st_mode) == 0o600
     with pytest.raises(ConfigError, match="SECRET_KEY: missing"):
         config.from_environment()
+    monkeypatch.setenv("PORT", "wrong")
+    with pytest.raises(ConfigError) as caught:
+        config.from_environment(embedded=True)
+    assert [problem.partition("=")[0] for problem in caught.value.problems] == ["PORT"]

@@ -52,7 +52,7 @@ def test_the_figures_are_those_of_the_database(site: Site) -> None:
     ("address", "headers", "status"),
     [
         ("::1", {}, 200),
-        ("192.0.2.9", {"Authorization": "Bearer the token"}, 200),
+        ("192.0.2.9", {"Authorization": "bearer the token"}, 200),
         ("192.0.2.9", {}, 401),
         ("192.0.2.9", {"Authorization": "Bearer another"}, 401),
         # What comes from a proxy on this machine comes from anywhere.
