@@ -1,15 +1,17 @@
 """What is wrong, for who looks at 3 a.m.: each problem that the database knows of."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import urlsplit
+from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import circuits
 from app.columns import db_now
-from app.jobs import IMAGE_QUEUE
+from app.jobs import IMAGE_QUEUE, Kind
 from app.models import Endpoint, Job, Task, TaskStatus, Worker
 
 # Providers take 3 minutes at most; the deadline may be much later.
@@ -17,6 +19,15 @@ OVERDUE_SECONDS = 600.0
 # Of each kind, so many are looked at.
 AT_MOST = 1000
 NAMED = 20
+NAME_CHARACTERS = 60
+
+# What a queue that rests is for, by the kind of its jobs.
+_TOWARDS: Mapping[str, str] = {
+    Kind.SUBMIT: "Submissions to",
+    Kind.HOLD: "Submissions to",
+    Kind.RECONCILE: "Questions to",
+    Kind.DELIVER: "Deliveries to",
+}
 
 
 class Trouble(StrEnum):
@@ -33,7 +44,7 @@ class Trouble(StrEnum):
 class Problem:
     """One thing that is wrong.
 
-    `text` says what, for who is signed in; `subject` is the endpoint's id or the circuit's name.
+    `text` says what, for who is signed in; `subject` is the id of the endpoint, if it is one's.
     `public` may be read by anybody.
     """
 
@@ -86,13 +97,22 @@ def _storage(session: Session) -> Iterator[Problem]:
         select(func.count(), func.max(some.c.last_error)).where(trouble)
     ).one()
     if count:
-        yield Problem(Trouble.STORAGE, f"Storage: {_many(count)} images wait for it. {error}")
+        waiting = "1 image waits" if count == 1 else f"{_many(count)} images wait"
+        yield Problem(Trouble.STORAGE, f"Storage: {waiting} for it. {error}")
 
 
 def _circuits(session: Session) -> Iterator[Problem]:
-    for each in circuits.open_ones(session)[:NAMED]:
-        text = f"{each.queue} is left alone after {each.failures} failures: {each.reason}"
-        yield Problem(Trouble.CIRCUIT, text, each.queue)
+    shown = circuits.open_ones(session)[:NAMED]
+    ids = [id_ for each in shown if (id_ := _endpoint_id(each.queue))]
+    found = session.scalars(select(Endpoint).where(Endpoint.id.in_(ids)))
+    endpoints = {endpoint.id: endpoint for endpoint in found}
+    for each in shown:
+        kind, _, whom = each.queue.partition(":")
+        endpoint = endpoints.get(id_) if (id_ := _endpoint_id(each.queue)) else None
+        what = f"{_TOWARDS.get(kind, kind)} {_name(endpoint) if endpoint else whom}"
+        after = f" after {each.failures} failures in a row" if each.failures else ""
+        text = f"{what} rest{after}: {each.reason}"
+        yield Problem(Trouble.CIRCUIT, text, str(endpoint.id) if endpoint else None)
 
 
 def _overdue(session: Session) -> Iterator[Problem]:
@@ -101,8 +121,9 @@ def _overdue(session: Session) -> Iterator[Problem]:
     late = some.c.submitted_at < db_now(-OVERDUE_SECONDS)
     count = session.scalar(select(func.count()).select_from(some).where(late)) or 0
     if count:
+        waited = "1 task has" if count == 1 else f"{_many(count)} tasks have"
         minutes = OVERDUE_SECONDS / 60
-        text = f"{_many(count)} tasks have waited for their result for more than {minutes:.0f} min."
+        text = f"{waited} waited for a result for more than {minutes:.0f} min."
         yield Problem(Trouble.CALLBACKS, text)
 
 
@@ -110,8 +131,24 @@ def _endpoints(session: Session) -> Iterator[Problem]:
     # Without a reason it was a person who disabled it, and knows.
     disabled = select(Endpoint).where(~Endpoint.enabled, Endpoint.disabled_reason.is_not(None))
     for endpoint in session.scalars(disabled.order_by(Endpoint.id).limit(NAMED)):
-        text = f"The endpoint {endpoint.url} is disabled: {endpoint.disabled_reason}"
+        text = f"The endpoint {_name(endpoint)} is disabled: {endpoint.disabled_reason}"
         yield Problem(Trouble.ENDPOINT, text, str(endpoint.id))
+
+
+def _endpoint_id(queue: str) -> UUID | None:
+    try:
+        return UUID(queue.removeprefix(f"{Kind.DELIVER}:"))
+    except ValueError:
+        return None
+
+
+def _name(endpoint: Endpoint) -> str:
+    """Without the secrets that its address may hold."""
+    host = urlsplit(endpoint.url).netloc.rpartition("@")[2]
+    named = endpoint.description or ""
+    if len(named) > NAME_CHARACTERS:
+        named = f"{named[:NAME_CHARACTERS]}\u2026"
+    return f"{host} ({named})" if named else host
 
 
 def _many(count: int) -> str:

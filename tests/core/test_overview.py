@@ -120,11 +120,11 @@ def _endpoints(parts: Services) -> None:
         (
             _storage_trouble,
             Trouble.STORAGE,
-            "Storage: 1 images wait for it. StorageError: full",
+            "Storage: 1 image waits for it. StorageError: full",
         ),
-        (_overdue, Trouble.CALLBACKS, "1 tasks have waited for their result for more than 10 min."),
-        (_circuits, Trouble.CIRCUIT, "submit:acedata is left alone after 5 failures: 503"),
-        (_endpoints, Trouble.ENDPOINT, "The endpoint https://b.test is disabled: 410"),
+        (_overdue, Trouble.CALLBACKS, "1 task has waited for a result for more than 10 min."),
+        (_circuits, Trouble.CIRCUIT, "Submissions to acedata rest after 5 failures in a row: 503"),
+        (_endpoints, Trouble.ENDPOINT, "The endpoint b.test is disabled: 410"),
     ],
 )
 def test_what_is_wrong_is_told(parts: Services, cause: Any, trouble: Trouble, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import update
 from werkzeug.test import TestResponse
 
-from app.models import Circuit, Input, TaskStatus, new_id
+from app.models import Circuit, Endpoint, Input, TaskStatus, new_id
 from tests.factories import failure, make_task, png
 from tests.web.browsers import Browser
 from tests.web.sites import Site, add_image
@@ -96,23 +96,29 @@ def test_tasks_are_filtered_and_paged(sqlite_site: Site, viewer: Browser) -> Non
 def test_trouble_is_on_top_and_in_the_title(sqlite_site: Site, viewer: Browser) -> None:
     endpoint = new_id()
     until = datetime.now(UTC) + timedelta(minutes=1)
-    for name in (f"deliver:{endpoint}", "deliver:shop.example", "submit:acedata"):
-        with sqlite_site.parts.db.transaction() as session:
-            session.add(
-                Circuit(name=name, failures=5, open_until=until, reason="it answered <500>")
-            )
+    names = (f"deliver:{endpoint}", f"deliver:{new_id()}", "deliver:shop.example", "submit:acedata")
+    with sqlite_site.parts.db.transaction() as session:
+        url = "https://a.test/secret"
+        session.add(Endpoint(id=endpoint, url=url, secret="x", description="The <shop>"))
+        session.add_all(
+            Circuit(name=name, failures=5, open_until=until, reason="it answered <500>")
+            for name in names
+        )
     page = text_of(viewer.get("/"))
 
-    # Nobody works in this test, which is the fourth.
-    assert "<title>(4) Tasks" in page
+    # Nobody works in this test, which is the fifth.
+    assert "<title>(5) Tasks" in page
     assert "/static/trouble.svg" in page
-    assert f'<a href="/endpoints/{endpoint}">An endpoint</a> is left alone' in page
     for words in (
-        "deliver:shop.example is left",
-        "submit:acedata is left",
-        "it answered &lt;500&gt;",
+        f'<a href="/endpoints/{endpoint}">Deliveries to a.test (The &lt;shop&gt;) rest after 5',
+        "Deliveries to shop.example rest after 5 failures in a row: it answered &lt;500&gt;",
+        "Submissions to acedata rest",
     ):
         assert words in page
+    assert "secret" not in page
+    assert "At rest</strong> after 5 failures in a row" in text_of(
+        viewer.get(f"/endpoints/{endpoint}")
+    )
     public = text_of(sqlite_site.client.get("/status"))
     assert "keeps failing" in public
     assert not [word for word in ("shop.example", str(endpoint), "&lt;500") if word in public]

@@ -6,10 +6,10 @@ from uuid import UUID
 from flask import flash, request, url_for
 from flask.typing import ResponseReturnValue
 
-from app import dossiers
+from app import circuits, dossiers
 from app.errors import InvalidFieldError
 from app.models import Scope
-from app.push import endpoints, rotations, subscribers
+from app.push import deliveries, endpoints, rotations, subscribers
 from app.push.messages import TYPES
 from app.web import parameters
 from app.web.actions import actor
@@ -64,12 +64,15 @@ def one_endpoint(id_: UUID, **values: Any) -> str:
             db, found.id, limit=parameters.limit(), before=parameters.uuid("cursor")
         )
         health = subscribers.health(db, found.id)
+        queue = deliveries.queue_of(found.id)
+        rests = [each for each in circuits.open_ones(db) if each.queue == queue]
         audit = dossiers.acts_on(db, found.id)
     return page(
         "endpoint.html",
         endpoint=subscribers.endpoint_in_full(found),
         rotated_until=rotations.last_until(found),
         health=health,
+        rests=rests,
         audit=audit,
         deliveries=items,
         paged="cursor" in request.args,
