@@ -31,8 +31,8 @@ class Dossier:
     partials: Sequence[Json]
     keys_in_storage: Mapping[int, str | None]
     deliveries: Sequence[Json]
-    # The addresses of the endpoints among them, by their ids.
-    endpoints: Mapping[str, str]
+    # The endpoints among those that they are for, by their ids.
+    endpoints: Mapping[str, Endpoint]
     audit: Sequence[Audit]
 
 
@@ -50,7 +50,7 @@ def open_dossier(services: Services, session: Session, task: Task) -> Dossier:
         partials=[_partial(services, partial) for partial in partials],
         keys_in_storage={image.index: image.key for image in images},
         deliveries=subscribers.deliveries_of_task(session, task.id),
-        endpoints={str(endpoint.id): endpoint.url for endpoint in endpoints},
+        endpoints={str(endpoint.id): endpoint for endpoint in endpoints},
         audit=acts_on(session, task.id),
     )
 

@@ -151,12 +151,22 @@ document.addEventListener(
   "error",
   (event) => {
     const figure = event.target.closest?.(".compare figure");
+    const link = event.target.closest?.(".inputs a");
+    if (link) link.replaceWith(gone());
     if (!figure) return;
     figure.closest(".compare").classList.add("one");
     figure.hidden = true;
   },
   true,
 );
+
+function gone() {
+  const words = document.createElement("p");
+  words.className = "quiet small gone";
+  words.textContent = "No longer to be had";
+  words.dataset.kept = "";
+  return words;
+}
 
 function settle() {
   tabulate();

@@ -19,6 +19,7 @@ def many(lived_in: House) -> list[str]:
         make_task(
             lived_in.parts,
             prompt=f"heap {number:02}",
+            image=lived_in.sandbox.photo,
             model="gpt-image-1.5",
             columns={"status": TaskStatus.FAILED if number == 30 else TaskStatus.CANCELED},
         )

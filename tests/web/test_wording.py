@@ -1,10 +1,13 @@
 """How the pages write things."""
 
+import json
+import shlex
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from app.web.pages import timeline, wording
+from app.web.pages import commands, timeline, wording
 from app.web.pages.bodies import Form, laid_out
 
 
@@ -83,6 +86,58 @@ def test_a_timeline_is_told_in_words() -> None:
         ("unheard of", 1.0, ["1 of 3 images"]),
     ]
     assert told[3].other == "another"
+
+
+def test_who_was_told_of_the_end_is_in_the_timeline() -> None:
+    def sent(id_: str, type_: str, status: str, *seconds: int) -> dict[str, object]:
+        attempts = [{"at": f"2026-11-24T10:00:0{at}.500Z", "duration_ms": 20} for at in seconds]
+        return {"id": id_, "type": type_, "status": status, "attempts": attempts}
+
+    all_ = [
+        sent("a", "task.received", "delivered", 1),
+        sent("b", "task.succeeded", "delivered", 2),
+        sent("c", "task.succeeded", "failed", 2, 5),
+        sent("d", "task.succeeded", "pending", 2),
+    ]
+    entries = list(timeline.deliveries(all_, "succeeded", {"b": "shop", "c": "<mail>"}))
+    assert [entry["at"] for entry in entries] == [
+        "2026-11-24T10:00:02.520Z", "2026-11-24T10:00:05.520Z"
+    ]  # fmt: skip
+    assert [(step.words, step.after, list(step.details)) for step in timeline.steps(entries)] == [
+        ("Delivered", None, ["to shop"]),
+        ("Not delivered", 3.0, ["to <mail>", "2 attempts"]),
+    ]
+
+
+def test_a_request_is_a_command_once_more() -> None:
+    public, prompt = "https://p.test", "it's <b>\n@x"
+    task: dict[str, Any] = {
+        "provider": "agcloud",
+        "request": {"prompt": prompt, "image": "https://a.test/1.png", "n": 2},
+        "inputs": [
+            {"role": "image", "index": 0, "url": "https://a.test/1.png", "content_type": None}
+        ],
+    }
+    words = shlex.split(commands.curl(public, task))
+    assert words[:2] == ["curl", "https://p.test/v1/images/edits"]
+    assert json.loads(words[-1]) == {"provider": "agcloud", **task["request"]}
+
+    # Files are fetched before, and sent with the fields, of which none is taken for a file's name.
+    task["request"] = {"prompt": prompt, "metadata": {"a": "b"}}
+    task["inputs"] = [
+        {"role": role, "index": 0, "url": f"{public}/images/{role}?a&b", "content_type": type_}
+        for role, type_ in (("image", "image/jpeg"), ("mask", "image/png"))
+    ]
+    *fetched, command = commands.curl(public, task).split("\n", 2)
+    assert [shlex.split(line) for line in fetched] == [
+        ["curl", "-fsSL", f"{public}/images/image?a&b", "-o", "image-1.jpg"],
+        ["curl", "-fsSL", f"{public}/images/mask?a&b", "-o", "mask-1.png"],
+    ]
+    assert shlex.split(command.replace("\\\n", ""))[4:] == [
+        "-F", "image=@image-1.jpg", "-F", "mask=@mask-1.png",
+        "--form-string", "provider=agcloud", "--form-string", f"prompt={prompt}",
+        "--form-string", 'metadata={"a": "b"}',
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

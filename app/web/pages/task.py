@@ -1,7 +1,5 @@
 """`/tasks/<id>`: one task with all there is to say of it."""
 
-import json
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +7,9 @@ from flask import current_app
 from flask.typing import ResponseReturnValue
 
 from app import dossiers, reports
-from app.models import Scope
+from app.models import Endpoint, Scope
 from app.web.auth import signed_in
-from app.web.pages import timeline
+from app.web.pages import commands, timeline, wording
 from app.web.pages.sheet import bp, page
 from app.web.pages.task_actions import possible
 from app.web.state import services
@@ -24,6 +22,9 @@ def task(id_: str) -> ResponseReturnValue:
     with services().db.reading() as db:
         dossier = dossiers.open_dossier(services(), db, reports.find_task(db, id_))
     shown = dossier.task | {"callbacks": dossier.callbacks}
+    names = {item["id"]: _name(item, dossier.endpoints) for item in dossier.deliveries}
+    told = timeline.deliveries(dossier.deliveries, shown["status"], names)
+    entries = sorted([*shown["timeline"], *told], key=lambda entry: entry["at"])
     return page(
         "task.html",
         task=shown,
@@ -31,20 +32,17 @@ def task(id_: str) -> ResponseReturnValue:
         keys_in_storage=dossier.keys_in_storage,
         audit=dossier.audit,
         deliveries=dossier.deliveries,
-        endpoints=dossier.endpoints,
-        steps=list(timeline.steps(dossier.task["timeline"])),
-        curl=_curl(dossier.task["request"]),
+        names=names,
+        steps=list(timeline.steps(entries)),
+        curl=commands.curl(current_app.config["PUBLIC_URL"], shown),
         possible=possible(dossier.task),
     )
 
 
-def _curl(request: Mapping[str, Any]) -> str:
-    """The same request for a shell."""
-    url = f"{current_app.config['PUBLIC_URL']}/v1/images/edits"
-    body = shlex.quote(json.dumps(request, ensure_ascii=False))
-    return (
-        f"curl {shlex.quote(url)} \\\n"
-        '  -H "Authorization: Bearer $POSTBACK_API_KEY" \\\n'
-        '  -H "Content-Type: application/json" \\\n'
-        f"  -d {body}"
-    )
+def _name(delivery: Mapping[str, Any], endpoints: Mapping[str, Endpoint]) -> str:
+    """Whom it is for, without the secrets that an address may hold."""
+    endpoint = endpoints.get(delivery["endpoint_id"])
+    if endpoint is None:
+        return f"{wording.host(delivery['url'])}, the task's own callback_url"
+    host = wording.host(endpoint.url)
+    return f"{wording.clip(endpoint.description, 60)}, {host}" if endpoint.description else host

@@ -1,10 +1,11 @@
 """The timeline of a task in words for people."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from app.models import DeliveryStatus
 from app.web.pages import wording
 
 # What each word of the timeline means, and which status it is marked like.
@@ -27,10 +28,13 @@ _WORDS = {
     "asked": ("The provider to be asked", "queued"),
     "resubmitted": ("Submitted again", "queued"),
     "delivered": ("Delivered", "succeeded"),
+    "undelivered": ("Not delivered", "failed"),
 }
+# What comes after an end, when it was told to whom it concerns, and when nobody wanted to hear it.
+_DELIVERED = {DeliveryStatus.DELIVERED: "delivered", DeliveryStatus.FAILED: "undelivered"}
 # What the page shows elsewhere.
 _ELSEWHERE = frozenset({"callback_id", "provider_task_id", "of", "as"})
-_LONGEST = 2000
+_LONGEST = 300
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,34 @@ def steps(timeline: Sequence[Mapping[str, Any]]) -> Iterator[Step]:
         before = at
 
 
+def deliveries(
+    sent: Iterable[Mapping[str, Any]], status: str, names: Mapping[str, str]
+) -> Iterator[Mapping[str, Any]]:
+    """The entries, as of a timeline, of who was told of the end with that `status`.
+
+    `names` are those of the deliveries, by their ids.
+    """
+    for item in sent:
+        event = _DELIVERED.get(item["status"])
+        if event is None or item["type"] != f"task.{status}" or not item["attempts"]:
+            continue
+        last = item["attempts"][-1]
+        at = datetime.fromisoformat(last["at"]) + timedelta(milliseconds=last["duration_ms"])
+        tries = len(item["attempts"])
+        detail = {"to": names[item["id"]], "tries": tries if tries > 1 else None}
+        yield {"at": wording.stamp(at), "event": event, "detail": detail}
+
+
 def _details(detail: Mapping[str, Any]) -> Iterator[str]:
     for name, value in detail.items():
         if value is None or name in _ELSEWHERE or (name == "attempt" and value == 1):
             continue
         if name == "index" and isinstance(value, int):
             yield f"image {value + 1}"
+        elif name == "source":
+            yield wording.source(value)
+        elif name == "tries":
+            yield wording.plural(value, "attempt")
         elif name == "bytes" and isinstance(value, int):
             yield wording.size(value)
         elif name in {"message", "reason", "code"}:

@@ -10,6 +10,12 @@ from urllib.parse import urlsplit
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _SIZES = ("bytes", "KiB", "MiB", "GiB")
 LONGEST_IN_LIST = 240
+# How what came in did so.
+_SOURCES = {
+    "callback": "posted by the provider",
+    "response": "in the answer to our call",
+    "lookup": "in its answer to our question",
+}
 # An en dash, where there is nothing to say.
 NONE = "\u2013"
 
@@ -104,6 +110,17 @@ def clip(text: str, length: int = LONGEST_IN_LIST) -> str:
     return text if len(text) <= length else text[:length].rstrip() + "…"
 
 
+def source(word: str) -> str:
+    """How something came in."""
+    return _SOURCES.get(word, word)
+
+
+def sentence(text: str) -> str:
+    """An error's words as a sentence."""
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
 def host(url: str | None) -> str:
     """Whose an address is, without the secrets that its path may hold."""
     try:
@@ -129,6 +146,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         absolute, clip, clock, duration, host, number, percent, plural, pretty, relative,
-        seconds_since, size, stamp,
+        seconds_since, sentence, size, source, stamp,
     )
 }  # fmt: skip
