@@ -102,7 +102,7 @@ def _check_api_key(scope: Scope) -> None:
 
 
 def _check_session(scope: Scope, *, page: bool) -> ResponseReturnValue | None:
-    key = _session_key()
+    key = session_key()
     if key is None and not page:
         # What makes a browser's stream end without a word: any error would be one in its console.
         return Response(status=204)
@@ -118,7 +118,8 @@ def _check_session(scope: Scope, *, page: bool) -> ResponseReturnValue | None:
     return None
 
 
-def _session_key() -> ApiKey | None:
+def session_key() -> ApiKey | None:
+    """The key that this browser has signed in with, if it may still be used."""
     try:
         id_ = UUID(session.get("key_id", ""))
     except ValueError:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
 from flask import (
     Blueprint,
@@ -16,11 +15,14 @@ from flask import (
     url_for,
 )
 from flask.typing import ResponseReturnValue
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import keys
 from app.columns import clean
+from app.db import is_outage
 from app.errors import ConflictError, InvalidFieldError, StorageError
-from app.models import Scope
+from app.models import ApiKey, Scope
+from app.web import auth
 from app.web.pages import wording
 from app.web.pages.assets import Assets
 from app.web.state import services
@@ -36,9 +38,10 @@ def prepare(app: Flask) -> None:
     """Give the templates of `app` what they ask for."""
     assets = Assets(app.static_folder or "")
     app.extensions["assets"] = assets
-    app.jinja_env.tests["endpoint_id"] = _is_uuid
     app.jinja_env.filters.update(own_path=own_path, **wording.FILTERS)
-    app.jinja_env.globals.update(asset=assets.url, may_act=may_act, events_path=events_path)
+    app.jinja_env.globals.update(
+        asset=assets.url, may_act=may_act, visitor=visitor, events_path=events_path
+    )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 
 
@@ -47,9 +50,18 @@ def page(template: str, **values: Any) -> str:
     return clean(render_template(template, **values))
 
 
+def visitor() -> ApiKey | None:
+    """Who has signed in, also on pages that anybody may see."""
+    if "visitor" not in g:
+        g.visitor = g.key if "key" in g else _signed_in()
+    found: ApiKey | None = g.visitor
+    return found
+
+
 def may_act() -> bool:
     """Whether who has signed in may do more than look."""
-    return "key" in g and keys.may(g.key, Scope.ADMIN)
+    key = visitor()
+    return key is not None and keys.may(key, Scope.ADMIN)
 
 
 def events_path() -> str | None:
@@ -80,9 +92,11 @@ def own_path(url: str) -> str:
     return url.removeprefix(services().config.public_url)
 
 
-def _is_uuid(text: str) -> bool:
+def _signed_in() -> ApiKey | None:
     try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
+        return auth.session_key()
+    except SQLAlchemyError as error:
+        if not is_outage(error):
+            raise
+        # The page may be the one that says so.
+        return None

@@ -1,6 +1,6 @@
 """`/login` and the end of a session."""
 
-from flask import flash, redirect, request, session, url_for
+from flask import redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 
 from app import keys
@@ -29,8 +29,8 @@ def sign_in() -> ResponseReturnValue:
         keys.audit(db, actor, action, None, request.remote_addr)
     following = request.form.get("next", "")
     if key is None:
-        flash("This is no API key with the scope read or admin.", "problem")
-        return page("login.html", following=following), 401
+        wrong = "This is no API key with the scope read or admin."
+        return page("login.html", following=following, wrong=wrong), 401
     return redirect(where_to(following))
 
 
