@@ -3,7 +3,7 @@
 const help = document.getElementById("help");
 
 function rows() {
-  return [...document.querySelectorAll("#rows > li a.over")];
+  return [...document.querySelectorAll("#rows > li")].map((row) => row.querySelector("a.over, summary")).filter(Boolean);
 }
 
 function step(by) {
