@@ -25,6 +25,7 @@ from app.models import (
     Verdict,
     first_id,
 )
+from app.models import Job as Row
 from app.services import Services
 
 log = structlog.get_logger()
@@ -70,6 +71,8 @@ def delete_tasks(services: Services, ids: Sequence[UUID]) -> None:
         keys = _keys_of(session, ids)
     services.storage.delete(keys)
     with services.db.transaction() as session:
+        # Before the tasks, as workers lock them: else each could wait for the other.
+        session.execute(delete(Row).where(Row.task_id.in_(ids)))
         mine = select(Task.id).where(Task.id.in_(ids)).order_by(Task.id)
         session.execute(mine.with_for_update())
         # Put there since then: a late success or a partial image may have come.

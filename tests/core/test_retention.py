@@ -1,6 +1,7 @@
 """What is too old goes, in the right order, and nothing else."""
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select, update
 
-from app import bodies, inbox, retention
+from app import bodies, inbox, jobs, retention, tasks
 from app.bodies import INLINE_BYTES, Body
 from app.errors import MissingObjectError, StorageError
 from app.inbox import Incoming
@@ -38,13 +39,16 @@ from tests.core.test_images import with_storage_down
 from tests.factories import (
     body_of,
     callbacks_of,
+    claim,
     deliver,
+    eventually,
     fail_next,
     get_task,
     make_task,
     png,
     reconfigured,
     run_next,
+    somebody_waits,
     success,
     take,
     take_large,
@@ -175,6 +179,18 @@ def test_what_comes_while_a_task_is_deleted_goes_as_well(
     slow = replace(sqlite_parts, storage=Slow(sqlite_parts.config.local_storage_dir))
     retention.delete_tasks(slow, [task.id])
     assert (len(stored), [key for key in stored if exists(sqlite_parts, key)]) == (2, [])
+
+
+def test_deleting_waits_for_a_job_whose_end_is_being_written(postgres_parts: Services) -> None:
+    task = make_task(postgres_parts)
+    job = claim(postgres_parts, Kind.SUBMIT)
+    with ThreadPoolExecutor() as pool:
+        with postgres_parts.db.transaction() as session:
+            jobs.ensure_held(session, job)
+            deleting = pool.submit(retention.delete_tasks, postgres_parts, [task.id])
+            eventually(lambda: somebody_waits(postgres_parts))
+            tasks.lock(session, task.id)
+        deleting.result()
 
 
 def test_deleting_one_task_leaves_the_others(parts: Services, host: Site) -> None:
