@@ -24,6 +24,7 @@ BODY_IS_HERE = "postback.body_is_here"
 READ_SECONDS = 30.0
 # 32 lets zlib see for itself whether it is gzip or zlib; raw deflate is what some send instead.
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+_GZIP_HEAD = b"\x1f\x8b"
 
 
 class Budget:
@@ -144,11 +145,15 @@ def _inflated(request: Request, limit: int) -> Iterator[bytes]:
 def _inflate(pieces: Iterator[bytes], *, may_be_raw: bool) -> Iterator[bytes]:
     first = next(pieces, b"")
     raw = may_be_raw and not _has_head(first)
+    members = first.startswith(_GZIP_HEAD)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS if raw else _GZIP_OR_ZLIB)
     piece: bytes | None = first
     while piece:
         if inflater.eof:
-            raise zlib.error("something follows its end")
+            # An archive may have several members, one after the other (RFC 1952, 2.2).
+            if not members or not _GZIP_HEAD.startswith(piece[:2]):
+                raise zlib.error("something follows its end")
+            inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
         # Never more than a piece at a time: a small body can inflate a thousandfold.
         yield inflater.decompress(piece, PIECE_BYTES)
         piece = inflater.unconsumed_tail or inflater.unused_data or next(pieces, None)
@@ -159,7 +164,7 @@ def _inflate(pieces: Iterator[bytes], *, may_be_raw: bool) -> Iterator[bytes]:
 
 def _has_head(first: bytes) -> bool:
     """Whether a gzip or zlib head stands at the beginning (RFC 1952, RFC 1950)."""
-    if first[:2] == b"\x1f\x8b":
+    if first.startswith(_GZIP_HEAD):
         return True
     return first[:1] != b"" and first[0] & 0x0F == 8 and int.from_bytes(first[:2], "big") % 31 == 0
 

@@ -32,6 +32,7 @@ PACKED = [
     ("gzip", gzip.compress(BODY)),
     ("x-gzip", gzip.compress(BODY)),
     (" GZip ", gzip.compress(BODY)),
+    ("gzip", gzip.compress(BODY[:9]) + gzip.compress(BODY[9:])),
     ("deflate", zlib.compress(BODY)),
     ("deflate", raw_deflate(BODY)),
     ("deflate", zlib.compress(BODY, 0)),
@@ -128,7 +129,9 @@ def test_an_unknown_encoding_is_refused(sqlite_site: Site) -> None:
         error = error_of(sqlite_site.post_back(task, BODY, Content_Encoding=encoding), 415)
         assert error["code"] == "unsupported_media_type"
         assert repr(encoding) in error["message"]
-    assert sqlite_site.callbacks() == []
+        entry = sqlite_site.rejections()[0]
+        assert (entry["reason"], entry["task_id"]) == (error["message"], str(task.id))
+    assert sqlite_site.look_up(task)["status"] == "queued"
 
 
 @pytest.fixture
