@@ -45,7 +45,7 @@ def _tasks(session: Session) -> Iterator[GaugeMetricFamily]:
     rows = session.execute(count.where(Task.id >= hour_ago))
     yield _family("tasks_last_hour", "Tasks made in the last hour, as they are now", labels, rows)
     received = (
-        select(Callback.source, Callback.verdict, func.count())
+        select(Callback.source, Callback.verdict, func.sum(1 + Callback.duplicates))
         .where(Callback.id >= hour_ago)
         .group_by(Callback.source, Callback.verdict)
     )

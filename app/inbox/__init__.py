@@ -7,6 +7,7 @@ callback waits for nobody.
 
 from app.inbox.answers import is_success, take_answer
 from app.inbox.ledger import read_through, take_in
+from app.inbox.rows import count_duplicates
 from app.inbox.threads import Inbox
 from app.inbox.values import BROKEN_TRANSFER, Incoming, Outcome, Taken
 
@@ -16,6 +17,7 @@ __all__ = [
     "Incoming",
     "Outcome",
     "Taken",
+    "count_duplicates",
     "is_success",
     "read_through",
     "take_answer",

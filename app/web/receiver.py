@@ -5,8 +5,6 @@ is there; an answer is given only when what it says is committed.
 """
 
 import json
-import threading
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -27,6 +25,7 @@ from app.web import envelope
 from app.web.envelope import HttpError
 from app.web.intake import BODY_IS_HERE, Budget, Received, received
 from app.web.middleware import REQUEST_ID
+from app.web.rejections import Rejections
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -35,11 +34,11 @@ log = structlog.get_logger()
 
 # Headers that may help to find out why a callback was refused; never one that could be a secret.
 KEPT_HEADERS = ("Content-Type", "Content-Encoding", "Content-Length", "User-Agent")
+# Why a body with a good token is not read to its end, and noted in the rejection log.
+REFUSED_UNREAD = frozenset({"too_large", "unsupported_media_type"})
 CONNECTIONS = 4
 # How many bodies of the largest size may be in flight at once.
 BODIES_IN_FLIGHT = 4
-# Whoever makes up tokens must not fill the database: so many rejections a second are kept.
-KEPT_REJECTIONS = 10
 
 
 class Receiver:
@@ -52,7 +51,9 @@ class Receiver:
         self._db = services.db.reserve(CONNECTIONS)
         self._inbox = Inbox(self._db, services.confirmed)
         self._budget = Budget(BODIES_IN_FLIGHT * self._limit)
-        self._kept = _PerSecond(KEPT_REJECTIONS)
+        # Each with its own allowance: a flood of made-up tokens must not hide what a provider sends.
+        self._forged = Rejections(self._db, self._inbox)
+        self._refused = Rejections(self._db, self._inbox)
 
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -86,7 +87,7 @@ class Receiver:
             with received(request, self._limit, self._budget) as body:
                 return self._store(request, token, body)
         except HttpError as error:
-            if error.code == "too_large":
+            if error.code in REFUSED_UNREAD:
                 self._reject(request, str(error), token)
             raise
 
@@ -162,10 +163,8 @@ class Receiver:
             return None, str(error)
 
     def _reject(self, request: Request, reason: str, token: CallbackToken | None = None) -> None:
-        """Count a body that was not read, and keep the fact as long as there are not too many."""
+        """Note in the log that a body was not read."""
         log.warning("callback refused", action="reject", reason=reason)
-        if not self._kept.allows():
-            return
         incoming = Incoming(
             Source.CALLBACK,
             Body(size=request.content_length),
@@ -174,29 +173,7 @@ class Receiver:
             address=request.remote_addr,
             headers=_kept_headers(request),
         )
-        try:
-            self._inbox.take(incoming)
-        except Exception as error:
-            # The log is for people; what is answered does not depend on it.
-            log.warning("rejection not kept", action="reject", error=type(error).__name__)
-
-
-class _PerSecond:
-    """Allows so many a second."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._second = 0
-        self._allowed = 0
-
-    def allows(self) -> bool:
-        with self._lock:
-            second = int(time.monotonic())
-            if second != self._second:
-                self._second, self._allowed = second, 0
-            self._allowed += 1
-            return self._allowed <= self._limit
+        (self._refused if token else self._forged).keep(incoming)
 
 
 def _kept_headers(request: Request) -> dict[str, str]:

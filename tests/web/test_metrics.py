@@ -26,7 +26,8 @@ def figures(text: str) -> dict[str, float]:
 def test_the_figures_are_those_of_the_database(site: Site) -> None:
     waiting, received = (make_task(site.parts) for _ in range(2))
     assert site.post_back(received, success()).status_code == 200
-    assert site.post_back(waiting, b"not JSON").status_code == 422
+    for _ in range(2):
+        assert site.post_back(waiting, b"not JSON").status_code == 422
     with site.parts.db.transaction() as session:
         session.execute(insert(Worker).values(name="one"))
         circuits.rest(session, "submit:acedata", "too many", 30)
@@ -40,7 +41,7 @@ def test_the_figures_are_those_of_the_database(site: Site) -> None:
         "postback_tasks_last_hour acedata queued": 1,
         "postback_tasks_last_hour acedata received": 1,
         "postback_callbacks_last_hour callback accepted": 1,
-        "postback_callbacks_last_hour callback rejected": 1,
+        "postback_callbacks_last_hour callback rejected": 2,
         "postback_jobs submit:acedata due": 2,
         "postback_jobs work due": 1,
         "postback_circuit_open submit:acedata": 1,

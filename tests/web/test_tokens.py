@@ -12,8 +12,8 @@ from werkzeug.test import TestResponse
 
 from app.models import Scope, Task, new_id
 from app.signing import Picture
-from tests.factories import SECRET_KEY, make_task, success
-from tests.web.sites import ADDRESS, Site, error_of, fetch
+from tests.factories import SECRET_KEY, eventually, make_task, success
+from tests.web.sites import ADDRESS, Json, Site, error_of, fetch
 
 TEN_GIGABYTES = "10737418240"
 
@@ -121,12 +121,21 @@ def test_a_task_that_is_gone_is_refused_and_nothing_is_read(sqlite_site: Site) -
     assert (entry["reason"], entry["bytes"]) == (f"task {task.id} is gone", 100)
 
 
-def test_a_flood_of_forged_tokens_does_not_fill_the_log(sqlite_site: Site) -> None:
+def test_a_flood_of_forged_tokens_does_not_fill_the_log_and_hides_nothing_there(
+    sqlite_site: Site,
+) -> None:
+    task = make_task(sqlite_site.parts)
     for _ in range(300):
         refused(send(sqlite_site, str(new_id())))
+    error_of(send(sqlite_site, token_of(sqlite_site, task), length=TEN_GIGABYTES), 413)
 
-    # Ten in each second that the flood takes.
-    assert 10 <= len(sqlite_site.callbacks(verdict="rejected", limit="100")) <= 60
+    def log() -> list[Json]:
+        return sqlite_site.callbacks(verdict="rejected", limit="100")
+
+    assert log()[0]["task_id"] == str(task.id)
+    # Ten in each second that the flood takes; the others are counted.
+    assert 10 <= len(log()) <= 60
+    eventually(lambda: sum(1 + entry["duplicates"] for entry in log()) == 301)
 
 
 def test_only_post_is_allowed(sqlite_site: Site) -> None:
