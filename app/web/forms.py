@@ -106,8 +106,8 @@ class Form:
         """
         fields: dict[str, Any] = {}
         for part in self._texts:
-            if labelled := _METADATA.fullmatch(part.name):
-                _add_label(fields, labelled[1], part.decoded())
+            if part.name.startswith("metadata["):
+                _add_label(fields, part)
             elif part.name == "image[]":
                 fields["image"] = [*_listed(fields.get("image")), part.decoded()]
             elif part.name in fields:
@@ -153,12 +153,15 @@ class Form:
         self._texts[-1].write(data)
 
 
-def _add_label(fields: dict[str, Any], name: str, text: str) -> None:
+def _add_label(fields: dict[str, Any], part: _Text) -> None:
     labels = fields.setdefault("metadata", {})
-    if not isinstance(labels, dict) or name in labels:
-        rule = "expected JSON text or a field metadata[name] for each name, once"
+    named = _METADATA.fullmatch(part.name)
+    if named is None or not isinstance(labels, dict) or named[1] in labels:
+        rule = (
+            f"expected JSON text or a field metadata[name] for each name, once, not {part.name!r}"
+        )
         raise InvalidFieldError("metadata", f"metadata: {rule}")
-    labels[name] = text
+    labels[named[1]] = part.decoded()
 
 
 def _listed(value: Any) -> list[Any]:

@@ -126,6 +126,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"metadata": "{"}, "metadata: expected an object"),
     ({"metadata": "{}", "metadata[a]": "b"}, "metadata: expected JSON text or a field"),
     ({"metadata[a]": ["b", "c"]}, "metadata: expected JSON text or a field"),
+    ({"metadata[a][b]": "c"}, "metadata: expected JSON text or a field"),
+    ({"metadata[]": "c"}, "metadata: expected JSON text or a field"),
     ({"provider": "nobody"}, "provider: expected one of"),
     (
         {"image": None},
