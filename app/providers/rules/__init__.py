@@ -145,4 +145,7 @@ def _for_model(named: Mapping[str, Mapping[str, Any]], model: Any) -> dict[str, 
 
 def _show(value: Any) -> str:
     shown = repr(value)
-    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}... ({len(shown)} characters)"
+    if len(shown) <= _SHOWN:
+        return shown
+    length = f" ({len(value)} characters)" if isinstance(value, str) else ""
+    return f"{shown[:_SHOWN]}...{length}"
