@@ -1,5 +1,6 @@
 """HTTP in: the API and the pages in Flask, the callback receiver beside it in plain WSGI."""
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, g
-from flask_limiter import Limiter
+from flask_limiter import Limiter, RequestLimit
 from flask_wtf import CSRFProtect
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -34,6 +35,7 @@ from app.web import (
     submissions,
 )
 from app.web.broadcast import Broadcast
+from app.web.envelope import HttpError
 from app.web.intake import Budget
 from app.web.middleware import observed
 from app.web.reading import UPLOADS_IN_FLIGHT
@@ -139,9 +141,19 @@ def _limit_rates(app: Flask, config: Config) -> None:
         app=app,
         application_limits=[config.rate_limits],
         storage_uri="memory://",
+        on_breach=_too_often,
     )
     # Who has no key gets nowhere; what is open to anybody costs nothing that a limit would save.
     limiter.request_filter(lambda: "key" not in g)
+
+
+def _too_often(broken: RequestLimit) -> Response:
+    seconds = max(1, broken.reset_at - int(time.time()))
+    raise HttpError(
+        "too_many_requests",
+        f"this API key may call {broken.limit}",
+        headers={"Retry-After": str(seconds)},
+    )
 
 
 def _page_policy(services: Services) -> Callable[[Response], Response]:

@@ -4,7 +4,6 @@ from http import HTTPStatus
 
 import structlog
 from flask import Flask, Response, render_template, request
-from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
@@ -51,9 +50,6 @@ def _on_http(error: HTTPException) -> Response:
         if name in {"Allow", "Content-Range", "Retry-After", "WWW-Authenticate"}
     }
     message = _message(error, status)
-    if isinstance(error, RateLimitExceeded):
-        message = f"this API key may call {error.limit.limit}"
-        headers["Retry-After"] = str(error.limit.limit.get_expiry())
     code = CODES.get(status, "api_error" if status >= 500 else "bad_request")
     return answer(HttpError(code, message, status=status, headers=headers))
 
