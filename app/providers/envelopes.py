@@ -8,18 +8,12 @@ from app.errors import ProviderError
 from app.providers.base import ResultImage
 from app.wire import Response
 
-# The HTTP statuses of the codes in Ace Data Cloud's error table, for errors that come without one.
+# The HTTP statuses of errors that come without one; of all others it is 500.
 ERROR_STATUSES = {
     "bad_request": 400,
-    "no_token": 400,
-    "api_not_implemented": 400,
-    "invalid_token": 401,
-    "token_expired": 401,
-    "token_mismatched": 401,
     "forbidden": 403,
     "used_up": 403,
     "disabled": 403,
-    "no_api": 404,
     "too_many_requests": 429,
     "timeout": 504,
 }

@@ -20,7 +20,7 @@ from app.models import FINAL, Image, ImageStatus, Task, TaskStatus
 from app.resends import Entered, Marks
 from app.signing import Picture
 from app.web import failures
-from app.web.envelope import HttpError
+from app.web.envelope import RETRY_AFTER, HttpError
 from app.web.peers import Peer
 from app.web.state import broadcast, marks, services, waiters
 
@@ -28,7 +28,6 @@ from app.web.state import broadcast, marks, services, waiters
 PIECE_BYTES = 192 * 1024
 # What nginx calls it: nobody reads it.
 CLIENT_GONE = 499
-PROVIDERS_401 = "the provider refused the service's own API key, not the caller's"
 
 
 @dataclass(frozen=True)
@@ -109,10 +108,10 @@ def error_of(ending: Ending) -> HttpError:
         return HttpError("canceled", "the task was canceled", status=410, extra=extra)
     status = task.error_status or 500
     message = task.error_message or "the edit failed"
-    if status == 401 and not message.startswith(PROVIDERS_401):
-        message = f"{PROVIDERS_401}: {message}"
     passing = status >= 500 or status == 429
     headers = {} if passing and not ending.in_doubt else {"x-should-retry": "false"}
+    if status in {429, 503} and not headers:
+        headers["Retry-After"] = RETRY_AFTER
     code = task.error_code or "api_error"
     return HttpError(code, message, status=status, headers=headers, extra=extra)
 
