@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 bp = Blueprint("pictures", __name__)
 
-# A redirect leads to an address that lives for an hour: it may be kept for less.
-REDIRECT_SECONDS = 1800
+# A redirect leads to an address that lives for an hour, but no longer than the credentials that signed
+# it: temporary ones are renewed ten minutes before their end.
+REDIRECT_SECONDS = 300
 RETRY_SECONDS = 2
 # Stored bytes are from outside: should a browser ever take them for a page, it runs nothing.
 SANDBOX = "default-src 'none'; sandbox"

@@ -62,7 +62,7 @@ def test_an_image_elsewhere_is_redirected_to_for_less_than_its_address_lives(
     assert response.headers["Location"] == (
         "https://bucket.example.com/images/1/0.png?X-Amz-Expires=3600&X-Amz-Signature=abc"
     )
-    assert response.headers["Cache-Control"] == "public, max-age=1800"
+    assert response.headers["Cache-Control"] == "public, max-age=300"
 
 
 def test_pages_may_show_images_from_where_they_are(site: Site, sqlite_site: Site) -> None:
