@@ -3,22 +3,26 @@
 import gzip
 import io
 import shutil
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from werkzeug.test import EnvironBuilder, TestResponse
 from werkzeug.wrappers import Request
 
 from app import retention
-from app.models import Scope
+from app.models import Placement, Scope
 from app.services import Services
+from app.storage.local import LocalStorage
 from app.web import reading
 from app.web.intake import Budget
+from tests.core.conftest import count
 from tests.core.test_file_rules import encoded
 from tests.factories import get_task, png
-from tests.web.sites import Site, error_of, fetch, json_of, tasks_of
+from tests.web.sites import Site, all_at_once, error_of, fetch, json_of, open_site, tasks_of
 
 PATH = "/v1/images/edits"
 RED, BLUE = png(16, 16, "red"), png(16, 16, "blue")
@@ -234,6 +238,31 @@ def test_storage_that_is_down_submits_nothing(sqlite_site: Site) -> None:
     assert error_of(response, 503)["code"] == "unavailable"
     assert response.headers["Retry-After"]
     assert tasks_of(sqlite_site.parts) == []
+
+
+def test_of_forms_that_race_under_one_key_the_files_of_one_stay(parts: Services) -> None:
+    """Each has stored its own before any has a task: two are the same, the third is not."""
+    stored = threading.Barrier(3)
+    prompts = iter(["a", "a", "b"])
+
+    class Meeting(LocalStorage):
+        def put(self, key: str, file: BinaryIO, content_type: str) -> None:
+            super().put(key, file, content_type)
+            stored.wait(30)
+
+    def submit() -> int:
+        headers = {"Idempotency-Key": "k"}
+        given = form(prompt=next(prompts))
+        response = site.call("POST", PATH, data=given, headers=headers, content_type=reading.FORM)
+        return response.status_code
+
+    with open_site(replace(parts, storage=Meeting(parts.config.local_storage_dir))) as site:
+        site.key(Scope.ADMIN)
+        statuses = sorted(all_at_once(3, submit))
+    (id_,) = tasks_of(parts)
+    assert statuses in ([200, 200, 422], [200, 422, 422])
+    assert files_in(parts) == {f"inputs/{id_}/image-0.png"}
+    assert count(parts.db, Placement) == 0
 
 
 def given(path: str = PATH, **fields: Any) -> tuple[Request, dict[str, Any]]:
