@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from sqlalchemy import select, update
@@ -21,6 +20,7 @@ from app.imaging import Facts
 from app.jobs import Conclusion, Job, Kind
 from app.models import Image, ImageStatus, Task, TaskStatus
 from app.outbound import Limits
+from app.scratch import scratch, write
 from app.services import Services
 from app.wire import Request
 
@@ -50,7 +50,7 @@ def store(services: Services, job: Job) -> Conclusion | None:
         image = session.get(Image, job.subject_id)
     if image is None or image.status is not ImageStatus.PENDING:
         return None
-    with TemporaryFile() as file:
+    with scratch() as file:
         sha256 = _fetch(services, job, image, file)
         size = file.tell()
         facts = imaging.inspect(file, max_pixels=services.config.max_image_pixels)
@@ -92,7 +92,7 @@ def _fetch(services: Services, job: Job, image: Image, file: BinaryIO) -> str:
             if size > limit:
                 raise ImageError(f"larger than {limit:,} bytes", code="too_large")
             digest.update(piece)
-            _write(file, piece)
+            write(file, piece)
     return digest.hexdigest()
 
 
@@ -128,13 +128,6 @@ def _download(services: Services, job: Job, url: str) -> Iterator[Iterable[bytes
                 permanent=not passing and job.failures + 1 >= REFUSALS,
             )
         yield response.chunks()
-
-
-def _write(file: BinaryIO, piece: bytes) -> None:
-    try:
-        file.write(piece)
-    except OSError as error:
-        raise StorageError(f"no room for a temporary copy: {error.strerror}") from None
 
 
 def _name(services: Services, job: Job, image: Image, facts: Facts) -> tuple[str, str] | None:

@@ -3,20 +3,18 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 from uuid import UUID
 
 from app import placements
-from app.errors import UnavailableError
 from app.models import Input, Role
 from app.providers.base import File
 from app.providers.rules import FileFacts, Files
+from app.scratch import scratch, write
 from app.services import Services
 
 _COPY_BYTES = 2**20
@@ -92,8 +90,8 @@ def stored(services: Services, task_id: UUID, uploads: Sequence[Upload]) -> Iter
 def at_hand(services: Services, inputs: Sequence[Input]) -> Iterator[tuple[File, ...]]:
     """The uploaded ones of `inputs` as files to send, on this machine's disk until the block ends.
 
-    Raises `StorageError` and `UnavailableError` before any of them is sent: while they are, it would
-    leave in doubt what the provider has got.
+    Raises `StorageError` before any of them is sent: while they are, it would leave in doubt what the
+    provider has got.
     """
     with ExitStack() as stack:
         yield tuple(_fetch(services, row, stack) for row in inputs if row.key)
@@ -112,13 +110,10 @@ def _row(task_id: UUID, upload: Upload, before: Sequence[Upload]) -> Input:
 
 
 def _fetch(services: Services, row: Input, stack: ExitStack) -> File:
-    # Without a name, so that a worker that is killed leaves nothing behind.
-    copy = stack.enter_context(TemporaryFile())  # noqa: SIM115 - it is one
-    try:
-        with services.storage.open(str(row.key)) as stream:
-            shutil.copyfileobj(stream, copy, _COPY_BYTES)
-    except OSError as error:
-        raise UnavailableError(f"no room for {row.key!r}: {error.strerror}") from error
+    copy = stack.enter_context(scratch())
+    with services.storage.open(str(row.key)) as stream:
+        while piece := stream.read(_COPY_BYTES):
+            write(copy, piece)
     size = copy.tell()
     name = str(row.key).rpartition("/")[2]
     return File(

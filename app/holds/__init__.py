@@ -7,7 +7,6 @@ was answered.
 
 from dataclasses import replace
 from functools import partial
-from tempfile import TemporaryFile
 from typing import BinaryIO
 from uuid import UUID
 
@@ -22,6 +21,7 @@ from app.jobs import Conclusion, Job
 from app.models import Task, TaskStatus
 from app.outbound import Limits, Streamed
 from app.providers.base import File, Provider, Result, Unknown
+from app.scratch import scratch, write
 from app.services import Services
 from app.wire import Response
 
@@ -43,7 +43,7 @@ def hold(services: Services, job: Job) -> Conclusion | None:
     with (
         sources.at_hand(services, job, inputs) as fetched,
         uploads.at_hand(services, inputs) as uploaded,
-        TemporaryFile() as answer,
+        scratch() as answer,
     ):
         task = edits.begin(services, job)
         if task is None:
@@ -87,7 +87,8 @@ def _receive(
     services: Services, task: Task, provider: Provider, response: Streamed, answer: BinaryIO
 ) -> None:
     if not response.headers.get("content-type", "").startswith("text/event-stream"):
-        answer.writelines(response)
+        for piece in response:
+            write(answer, piece)
         return
     _note_submitted(services, task.id)
     with Partials(services, task.id) as partials:

@@ -6,7 +6,7 @@ Nothing that goes wrong with one matters to the result: it is told in the log, a
 import threading
 import time
 from collections.abc import Iterable
-from tempfile import TemporaryFile
+from contextlib import ExitStack
 from typing import BinaryIO, Self
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from app import bodies, events, imaging, placements
 from app.errors import ImageError, PostbackError
 from app.events import Fact, Happened
 from app.models import Partial, new_id
+from app.scratch import scratch, write
 from app.services import Services
 
 log = structlog.get_logger()
@@ -48,25 +49,29 @@ class Partials:
         index = len(self._threads)
         if index == MOST:
             return
-        file = TemporaryFile()  # noqa: SIM115 - the thread closes it
+        # The thread closes it.
+        stack = ExitStack()
         try:
-            size = 0
+            file, size = stack.enter_context(scratch()), 0
             for piece in bodies.decode_base64(base64):
                 size += len(piece)
                 if size > self._services.config.max_image_bytes:
                     raise ImageError("too large", code="too_large")
-                file.write(piece)
+                write(file, piece)
         except Exception as error:
-            file.close()
+            stack.close()
             _dropped(index, error)
             return
         before = self._threads[-1] if self._threads else None
-        thread = threading.Thread(target=self._keep, args=(index, file, before), daemon=True)
+        given = (stack, index, file, before)
+        thread = threading.Thread(target=self._keep, args=given, daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _keep(self, index: int, file: BinaryIO, before: threading.Thread | None) -> None:
-        with file:
+    def _keep(
+        self, stack: ExitStack, index: int, file: BinaryIO, before: threading.Thread | None
+    ) -> None:
+        with stack:
             try:
                 self._store(index, file, before)
             except Exception as error:

@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from tempfile import TemporaryFile
 from typing import BinaryIO
 
-from app.errors import ImageError, InvalidFieldError, OutboundError, UnavailableError
+from app.errors import ImageError, InvalidFieldError, OutboundError
 from app.jobs import Job
 from app.models import Input
 from app.outbound import Limits
 from app.providers.base import File
 from app.providers.rules import ImageFiles, facts_of
+from app.scratch import scratch, write
 from app.services import Services
 from app.uploads import reopened
 from app.wire import Request
@@ -36,8 +36,7 @@ def at_hand(services: Services, job: Job, inputs: Sequence[Input]) -> Iterator[t
 
 
 def _fetch(services: Services, row: Input, rule: ImageFiles, stack: ExitStack) -> File:
-    # Without a name, so that a worker that is killed leaves nothing behind.
-    file = stack.enter_context(TemporaryFile())  # noqa: SIM115 - it is one
+    file = stack.enter_context(scratch())
     try:
         _download(services, str(row.source_url), rule.largest, file)
         facts = facts_of(file, file.tell())
@@ -66,10 +65,8 @@ def _download(services: Services, url: str, largest: int, file: BinaryIO) -> Non
                 code="image_unavailable",
                 permanent=not passing,
             )
-        try:
-            file.writelines(response)
-        except OSError as error:
-            raise UnavailableError(f"no room for an image: {error.strerror}") from error
+        for piece in response:
+            write(file, piece)
 
 
 def _named(row: Input) -> str:

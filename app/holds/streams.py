@@ -6,7 +6,6 @@ Each event is on disk while it is read, because it brings an image; memory stays
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import structlog
@@ -15,6 +14,7 @@ from app import bodies
 from app.bodies import Place
 from app.errors import InvalidResultError, OutboundError, ProviderError
 from app.providers.base import PartialImage, Provider, Result, ResultImage
+from app.scratch import scratch
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ def receive(
     for one that broke off before, and `ProviderError` for one that just ended.
     """
     whole = _Answer(answer)
-    with TemporaryFile() as file:
+    with scratch() as file:
         try:
             for payload in read_events(pieces, file):
                 event = provider.read_event(payload)

@@ -5,14 +5,14 @@ import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from tempfile import TemporaryFile
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, BinaryIO, Self
 
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
-from app.errors import InvalidFieldError, UnavailableError
+from app.errors import InvalidFieldError
 from app.models import Role
 from app.providers.rules import facts_of
+from app.scratch import scratch, write
 from app.uploads import Upload
 from app.web.envelope import HttpError
 
@@ -38,10 +38,7 @@ class _File:
 
     def write(self, data: bytes) -> None:
         self.digest.update(data)
-        try:
-            self.file.write(data)
-        except OSError as error:
-            raise UnavailableError(f"no room for what is uploaded: {error.strerror}") from error
+        write(self.file, data)
 
 
 @dataclass
@@ -65,7 +62,7 @@ class Form:
     """The form whose parts `boundary` divides; to be fed, then ended, then asked.
 
     Feeding raises `ValueError` and werkzeug's `RequestEntityTooLarge` for what is no form or too
-    much of one, `InvalidFieldError`, and `UnavailableError` when the disk is full.
+    much of one, `InvalidFieldError`, and `StorageError` when the disk is full.
     """
 
     def __init__(self, boundary: str) -> None:
@@ -140,7 +137,7 @@ class Form:
             raise InvalidFieldError(name, f"{name}: expected text; files are image or mask")
         if len(self._files) == MAX_FILES:
             raise InvalidFieldError(name, f"{name}: expected at most {MAX_FILES} files")
-        file = cast(BinaryIO, self._stack.enter_context(TemporaryFile()))  # noqa: SIM115 - it is one
+        file = self._stack.enter_context(scratch())
         self._files.append(_File(_FILES[name], "upload" if filename is None else filename, file))
         self._write = self._files[-1].write
 

@@ -7,14 +7,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from tempfile import SpooledTemporaryFile
-from typing import IO, Self
+from typing import BinaryIO, Self
 
 from werkzeug.wrappers import Request
 
 from app.bodies import INLINE_BYTES
 from app.errors import UnavailableError
 from app.inbox import BROKEN_TRANSFER
+from app.scratch import scratch, write
 from app.web.envelope import HttpError
 
 PIECE_BYTES = 64 * 1024
@@ -54,7 +54,7 @@ class Received:
     `problem` says why it ends where it does, if it could not be inflated to its end.
     """
 
-    file: IO[bytes]
+    file: BinaryIO
     size: int
     sha256: str
     problem: str | None
@@ -67,7 +67,7 @@ def received(request: Request, limit: int, budget: Budget) -> Iterator[Received]
     Raises `HttpError` (400 for one that was cut off, 413, 415) and `UnavailableError`.
     """
     with (
-        SpooledTemporaryFile(max_size=INLINE_BYTES) as file,
+        scratch(in_memory=INLINE_BYTES) as file,
         incoming(request, limit, budget) as pieces,
     ):
         digest = hashlib.sha256()
@@ -75,7 +75,7 @@ def received(request: Request, limit: int, budget: Budget) -> Iterator[Received]
         try:
             for piece in pieces:
                 digest.update(piece)
-                file.write(piece)
+                write(file, piece)
         except zlib.error as error:
             problem = f"{BROKEN_TRANSFER}: {error}"
         size = file.tell()
