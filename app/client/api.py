@@ -30,6 +30,8 @@ _LOOK_SECONDS = 2
 # How long the service may be away while its answer is waited for.
 _PATIENCE_SECONDS = 120.0
 
+_WHERE = "is the service there? PORT, POSTBACK_URL or --url says where it is"
+
 Json = dict[str, Any]
 
 
@@ -109,8 +111,10 @@ class Api:
             try:
                 return self._read(self._outbound.call(make(), limits))
             except (OutboundError, UnavailableError) as error:
-                # Where nobody listens, nobody will in a second.
-                if attempt == _TRIES or isinstance(error, NotSentError):
+                if isinstance(error, NotSentError):
+                    # Where nobody listens, nobody will in a second.
+                    raise NotSentError(f"{error} ({_WHERE})") from None
+                if attempt == _TRIES:
                     raise
                 # As the service asks, or a little.
                 time.sleep(min(error.retry_after or _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))

@@ -54,6 +54,9 @@ def _submit(
     files = [_file("image", place) for place in places if place not in urls]
     files += [_file("mask", mask)] if mask else []
     fields = {**({"image": urls} if urls else {}), **texts, "async": "true"}
+    if out is not None:
+        # Before anything is paid.
+        _make(out)
     task_id = api.submit(fields, files)
     if not wait and out is None:
         click.echo(task_id)
@@ -83,7 +86,11 @@ def _api(url: str | None, api_key: str | None) -> Api:
     url = url or os.environ.get("POSTBACK_URL")
     api_key = api_key or os.environ.get("POSTBACK_API_KEY")
     if not api_key:
-        raise InvalidFieldError("api_key", "no API key: give --api-key or set POSTBACK_API_KEY")
+        rule = "give --api-key or set POSTBACK_API_KEY; python -m app keys create makes one"
+        raise InvalidFieldError("api_key", f"no API key: {rule}")
+    if url and not url.startswith(("http://", "https://")):
+        rule = "expected an address such as https://postback.example.com"
+        raise InvalidFieldError("url", f"POSTBACK_URL or --url: {rule}, not {url!r}")
     return Api(url or f"http://127.0.0.1:{os.environ.get('PORT') or 8000}", api_key)
 
 
@@ -138,11 +145,18 @@ def _wait(api: Api, task_id: str) -> Json:
     return task
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"out: the folder {str(folder)!r} cannot be made: {error.strerror}"
+        raise InvalidFieldError("out", message) from None
+
+
 def _download(api: Api, task: Mapping[str, Any], folder: Path) -> Iterator[Path]:
     if task["status"] != TaskStatus.SUCCEEDED:
         error = task["error"] or {"code": task["status"], "message": "there is no result"}
         raise UnfinishedError(f"the task is {task['status']}: {error['message']} ({error['code']})")
-    folder.mkdir(parents=True, exist_ok=True)
     for image in task["images"]:
         if image["status"] != ImageStatus.STORED:
             why = image.get("error") or {"message": "it is not there"}
@@ -150,7 +164,11 @@ def _download(api: Api, task: Mapping[str, Any], folder: Path) -> Iterator[Path]
             continue
         extension = image["url"].rpartition(".")[2]
         path = folder / f"{task['task_id']}-{image['index']}.{extension}"
-        api.download(image["url"], path)
+        try:
+            api.download(image["url"], path)
+        except OSError as error:
+            reason = f"{str(path)!r} cannot be written: {error.strerror}"
+            raise UnfinishedError(f"{reason}; the image is at {image['url']}") from None
         yield path
 
 

@@ -137,20 +137,31 @@ def test_a_service_that_is_busy_is_asked_again_for_the_same_edit(
 
 
 def test_what_goes_wrong_is_said_in_one_line(folder: Path, site: Site, service: Settings) -> None:
+    (folder / "file").touch()
+    blocked = str(folder / "file" / "out")
     site.replies[EDITS] = json_answer({"error": {"message": "n: what is wrong"}}, 400)
     site.replies["/v1/tasks/none"] = json_answer({"error": {"message": "no such task"}}, 404)
 
     for arguments, message in (
         (["submit", "nothing.png", "x"], "image: there is no file 'nothing.png'"),
         (["submit", "x", "--n", "eleven"], "n: what is wrong (400)"),
+        (
+            ["submit", "x", "--out", blocked],
+            f"out: the folder {blocked!r} cannot be made: Not a directory",
+        ),
         (["tasks", "none"], "no such task (404)"),
     ):
         with pytest.raises(PostbackError) as caught:
             call(*arguments, url=site.url)
         assert str(caught.value) == message
-    with pytest.raises(PostbackError, match=r":9 cannot be reached"):
+    assert len(site.asked(EDITS)) == 1
+    with pytest.raises(PostbackError, match=r":9 cannot be reached.* PORT, POSTBACK_URL or --url"):
         call("submit", "x", url="http://127.0.0.1:9")
+    with pytest.raises(PostbackError, match=r"expected an address such as .*, not 'localhost:9'"):
+        call("tasks", url="localhost:9")
     # As a person sees it.
     done = run(folder, {**service, "POSTBACK_API_KEY": ""}, "tasks")
-    message = "no API key: give --api-key or set POSTBACK_API_KEY\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
+    message = (
+        "no API key: give --api-key or set POSTBACK_API_KEY; python -m app keys create makes one"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{message}\n")
