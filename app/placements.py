@@ -50,8 +50,10 @@ def settle(session: Session, keys: Sequence[str]) -> None:
 
     Raises `StorageError` when that took so long that they were given up.
     """
+    if not keys:
+        return
     mine = delete(Placement).where(Placement.key.in_(keys), ~Placement.abandoned)
-    if keys and len(session.scalars(mine.returning(Placement.key)).all()) != len(keys):
+    if len(session.scalars(mine.returning(Placement.key)).all()) != len(keys):
         raise StorageError("what was put into storage was given up before it was needed")
 
 
