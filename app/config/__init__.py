@@ -24,6 +24,7 @@ from app.config.values import (
     Names,
     OptionalSecret,
     PerSecond,
+    Prefix,
     PrivateHosts,
     RateLimits,
     Seconds,
@@ -62,7 +63,7 @@ class Config(BaseModel):
     """The bucket; credentials and region are boto3's own `AWS_*` variables."""
     s3_endpoint_url: HttpUrl | None = None
     """The address of an S3 server that is not Amazon's."""
-    s3_prefix: str = ""
+    s3_prefix: Prefix = ""
     """What every key in the bucket starts with."""
     s3_public_url: HttpUrl | None = None
     """Where the bucket can be read by anybody (a CDN): images redirect there, without signature."""

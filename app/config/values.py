@@ -26,6 +26,8 @@ _HOST = re.compile(r"[\w.:-]+")
 # As with a key of 128 bits.
 WEBHOOK_SECRET_BYTES = 16
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+# Of the 1,024 that S3 takes for a key.
+_PREFIX_BYTES = 800
 
 
 class HostPort(NamedTuple):
@@ -98,6 +100,15 @@ def _database_url(value: str) -> str:
 def _bucket(value: str) -> str:
     if not _BUCKET.fullmatch(value):
         raise ValueError("expected 3 to 63 letters, digits, dots, hyphens or underscores")
+    return value
+
+
+def _prefix(value: str) -> str:
+    segments = value.strip("/").split("/") if value.strip("/") else []
+    odd = {"", ".", ".."}.intersection(segments) or not value.isprintable()
+    if odd or len(value.encode()) > _PREFIX_BYTES:
+        rule = f"printable names between single slashes, at most {_PREFIX_BYTES} bytes"
+        raise ValueError(f"expected {rule}")
     return value
 
 
@@ -193,6 +204,7 @@ WebhookSecret = Annotated[str, AfterValidator(_webhook_secret)]
 SentryDsn = Annotated[str, AfterValidator(_sentry_dsn)]
 OptionalSecret = Annotated[str | None, Field(repr=False)]
 Bucket = Annotated[str, AfterValidator(_bucket)]
+Prefix = Annotated[str, AfterValidator(_prefix)]
 Hosts = Annotated[tuple[str, ...], _split(r"\s*,\s*", _host_pattern)]
 PrivateHosts = Annotated[
     tuple[HostPort | IPv4Network | IPv6Network, ...], _split(r"\s*,\s*", _private_host)

@@ -95,6 +95,7 @@ def test_any_other_private_host_is_refused(text: str) -> None:
     ("name", "text"),
     [
         ("S3_BUCKET", "No Bucket!"),
+        ("S3_PREFIX", "photos/../others"),
         ("IMAGE_HOSTS", "http://a b/"),
         ("DELIVERY_SCHEDULE", ","),
         ("PROVIDER_RATE", "often"),
