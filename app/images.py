@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app import bodies, events, imaging, jobs, tasks
 from app.bodies import CHUNK_BYTES, Place
 from app.columns import db_now
-from app.errors import ImageError, PostbackError, StorageError
+from app.errors import ImageError, OutboundError, PostbackError, StorageError
 from app.events import Fact, Happened
 from app.imaging import Facts
 from app.jobs import Conclusion, Job, Kind
@@ -117,17 +117,23 @@ def _pieces(services: Services, job: Job, image: Image) -> Iterator[Iterable[byt
 def _download(services: Services, job: Job, url: str) -> Iterator[Iterable[bytes]]:
     config = services.config
     limits = Limits(total=DOWNLOAD_SECONDS, bytes=config.max_image_bytes)
-    with services.outbound.stream(
-        Request("GET", url), limits, redirects=REDIRECTS, hosts=config.image_hosts
-    ) as response:
-        if response.status != 200:
-            passing = response.status >= 500 or response.status in PASSING_STATUSES
-            raise ImageError(
-                f"the image host answered {response.status}",
-                code="image_unavailable",
-                permanent=not passing and job.failures + 1 >= REFUSALS,
-            )
-        yield response.chunks()
+    refused_often = job.failures + 1 >= REFUSALS
+    try:
+        with services.outbound.stream(
+            Request("GET", url), limits, redirects=REDIRECTS, hosts=config.image_hosts
+        ) as response:
+            if response.status != 200:
+                passing = response.status >= 500 or response.status in PASSING_STATUSES
+                raise ImageError(
+                    f"the image host answered {response.status}",
+                    code="image_unavailable",
+                    permanent=not passing and refused_often,
+                )
+            yield response.chunks()
+    except OutboundError as error:
+        if error.code == "redirect" and refused_often:
+            raise ImageError(str(error), code=error.code) from None
+        raise
 
 
 def _name(services: Services, job: Job, image: Image, facts: Facts) -> tuple[str, str] | None:

@@ -155,7 +155,8 @@ def test_base64_in_a_body_is_counted_and_judged_too(
     assert only_image(strict).error_code == code
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 410])
+# 302 without a Location leads nowhere.
+@pytest.mark.parametrize("status", [400, 403, 404, 410, 302])
 def test_a_link_that_says_no_three_times_is_given_up(
     sqlite_parts: Services, host: Site, status: int
 ) -> None:
@@ -170,8 +171,9 @@ def test_a_link_that_says_no_three_times_is_given_up(
 
     assert len(host.asked("/a")) == 3
     task = get_task(sqlite_parts, task.id)
-    assert (task.status, task.error_code) == (TaskStatus.FAILED, "image_unavailable")
-    assert task.error_message == f"the image host answered {status}"
+    code = "redirect" if status == 302 else "image_unavailable"
+    assert (task.status, task.error_code) == (TaskStatus.FAILED, code)
+    assert (f"answered {status}" in str(task.error_message)) == (status != 302)
 
 
 @pytest.mark.parametrize(
