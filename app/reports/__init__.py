@@ -1,6 +1,6 @@
 """Read-only queries: what the lookups and the pages show."""
 
-from app.reports.finding import find_picture, find_task, task_id_of
+from app.reports.finding import body_size, find_picture, find_task, task_id_of
 from app.reports.lists import CallbackFilter, list_callbacks, list_tasks
 from app.reports.overview import Acceptance, Hour, Overview, overview
 from app.reports.pages import TaskFilter, choices
@@ -20,6 +20,7 @@ __all__ = [
     "TaskFilter",
     "TaskRow",
     "Trouble",
+    "body_size",
     "choices",
     "entry",
     "figures_since",

@@ -1,13 +1,13 @@
-"""Finding one task, one picture."""
+"""Finding one task, one picture, one body."""
 
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.columns import clean
 from app.errors import NotFoundError
-from app.models import Image, ImageStatus, Input, Partial, Task
+from app.models import Callback, Chunk, Image, ImageStatus, Input, Partial, Task
 from app.signing import Picture
 
 
@@ -50,6 +50,14 @@ def find_picture(
         key = row.thumbnail_key if picture is Picture.THUMBNAIL else row.key
         return row, key if row.status is ImageStatus.STORED else None
     return row, row.key
+
+
+def body_size(session: Session, callback_id: UUID) -> int | None:
+    """How many bytes of a callback's body are there now; None if it was not read, or is gone."""
+    inline = select(func.length(Callback.body)).filter_by(id=callback_id).scalar_subquery()
+    chunks = select(func.sum(func.length(Chunk.data))).filter_by(owner_id=callback_id)
+    size: int | None = session.scalar(select(func.coalesce(inline, chunks.scalar_subquery())))
+    return size
 
 
 def _uuid(text: str) -> UUID | None:

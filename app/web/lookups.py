@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from app import bodies, reports
 from app.errors import NotFoundError
-from app.models import FINAL, Callback, Scope, Task, TaskStatus, Verdict
+from app.models import FINAL, Scope, Task, TaskStatus, Verdict
 from app.reports import CallbackFilter, TaskFilter
 from app.web import parameters
 from app.web.auth import requires
@@ -88,16 +88,19 @@ def callbacks() -> ResponseReturnValue:
 def callback_body(id_: UUID) -> ResponseReturnValue:
     """What came in, byte for byte."""
     with services().db.reading() as session:
-        callback = session.get(Callback, id_)
-    if callback is None:
-        raise NotFoundError(f"there is no callback {str(id_)!r}")
+        size = reports.body_size(session, id_)
+    if size is None:
+        raise NotFoundError(f"there is no callback {str(id_)!r}, or its body was not kept")
 
     def pieces() -> Any:
         with services().db.reading() as session:
             yield from bodies.read_body(session, id_)
 
     # Never with the type that it came with: a browser must not run what a stranger sent.
-    return Response(stream_with_context(pieces()), mimetype="application/octet-stream")
+    response = Response(stream_with_context(pieces()), mimetype="application/octet-stream")
+    # Should it be made compact meanwhile, what was read of it must not look whole.
+    response.content_length = size
+    return response
 
 
 def task_filter() -> TaskFilter:

@@ -53,9 +53,12 @@ def test_a_body_is_given_to_admins_as_bytes_that_no_browser_runs(sqlite_site: Si
     response = sqlite_site.get(path)
 
     assert response.get_data() == body
+    assert response.headers["Content-Length"] == str(len(body))
     assert response.headers["Content-Type"] == "application/octet-stream"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     error_of(sqlite_site.get(path, scope=Scope.READ), 403)
     error_of(sqlite_site.client.get(path), 401)
-    for id_ in ("nothing", new_id()):
+    sqlite_site.send("POST", "/callbacks/forged", b"not read", {})
+    unread = sqlite_site.rejections()[0]["id"]
+    for id_ in ("nothing", new_id(), unread):
         error_of(sqlite_site.get(f"/v1/callbacks/{id_}/body"), 404)

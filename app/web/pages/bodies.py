@@ -9,7 +9,7 @@ from flask import Response, stream_with_context
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
-from app import bodies, dossiers
+from app import bodies, dossiers, reports
 from app.models import Scope
 from app.web import parameters
 from app.web.auth import signed_in
@@ -55,6 +55,7 @@ def body_file(id_: UUID) -> ResponseReturnValue:
     """All of a body, byte for byte."""
     with services().db.reading() as db:
         dossiers.find_callback(db, id_)
+        size = reports.body_size(db, id_)
 
     def pieces() -> Iterator[bytes]:
         with services().db.reading() as db:
@@ -62,6 +63,7 @@ def body_file(id_: UUID) -> ResponseReturnValue:
 
     # Never with the type that it came with: a browser must not run what a stranger sent.
     response = Response(stream_with_context(pieces()), mimetype="application/octet-stream")
+    response.content_length = size or 0
     response.headers["Content-Disposition"] = f'attachment; filename="{id_}.json"'
     return response
 
