@@ -51,9 +51,11 @@ document.addEventListener("postback:drawn", () => {
 // Copying
 
 async function copyText(element) {
-  const text = element.innerText;
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  // Without TLS there is only the old way.
+  // Not what is seen of it: that may be nothing, in what is folded.
+  if (navigator.clipboard) return navigator.clipboard.writeText(element.textContent);
+  // Without TLS there is only the old way, which copies what is seen.
+  const folded = element.closest("details");
+  if (folded) folded.open = true;
   getSelection().selectAllChildren(element);
   document.execCommand("copy");
 }

@@ -97,7 +97,9 @@ def test_an_endpoint_from_its_making_to_its_end(
         page.locator("summary", has_text="New endpoint").click()
     page.get_by_label("Address").fill("http://10.0.0.1/private")
     page.get_by_role("button", name="Add endpoint").click()
-    expect(page.get_by_role("alert")).to_contain_text("url")
+    expect(page.get_by_role("alert")).to_contain_text("url: 10.0.0.1")
+    # Nothing comes from the server that would take what was entered.
+    expect(page.locator("main:not([data-live])")).to_be_visible()
     page.get_by_label("Address").fill(f"{lived_in.sandbox.url}/sandbox/nowhere")
     page.get_by_label("Description").fill("<b>shop</b>")
     page.get_by_label("task.succeeded").check()
@@ -175,6 +177,10 @@ def test_a_viewer_looks_and_cannot_act(
     task_id = lived_in.finished("only to be looked at")
     page = visit(f"/tasks/{task_id}", key="viewer")
     expect(page.locator("h1")).to_have_text("only to be looked at")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy as cURL").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert "only to be looked at" in page.evaluate("navigator.clipboard.readText()")
     for path in (f"/tasks/{task_id}", "/endpoints", "/keys", "/"):
         page.goto(path)
         posts = page.locator("main form[method=post]")
