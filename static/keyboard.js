@@ -3,7 +3,7 @@
 const help = document.getElementById("help");
 
 function rows() {
-  return [...document.querySelectorAll("#rows > li")].map((row) => row.querySelector("a.over, summary")).filter(Boolean);
+  return [...document.querySelectorAll("#rows > li")].map((row) => row.querySelector("a.over, :not(.ask) > summary")).filter(Boolean);
 }
 
 function step(by) {
@@ -13,6 +13,15 @@ function step(by) {
   const next = here < 0 ? (by > 0 ? 0 : all.length - 1) : Math.min(Math.max(here + by, 0), all.length - 1);
   all[next].focus({ preventScroll: true });
   all[next].closest("li").scrollIntoView({ block: "nearest" });
+}
+
+// Who comes back to a list goes on from the row that was opened.
+document.addEventListener("click", (event) => {
+  const row = event.target.closest("a.over")?.closest("#rows > li");
+  if (row) history.replaceState({ row: row.id }, "");
+});
+if (performance.getEntriesByType("navigation")[0]?.type === "back_forward" && history.state?.row) {
+  document.getElementById(history.state.row)?.querySelector("a.over")?.focus();
 }
 
 function escape() {

@@ -211,7 +211,8 @@ function stop() {
   source = null;
 }
 
-document.addEventListener("postback:refresh", refresh);
+// What was shown once, or was entered wrongly, is not there a second time.
+document.addEventListener("postback:refresh", () => live !== undefined && refresh());
 document.addEventListener("postback:load", (event) => load(event.detail.url, event.detail.how));
 addEventListener("popstate", () => load(location.href));
 addEventListener("pagehide", stop);

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 
 import structlog
-from flask import Flask, Response, render_template, request
+from flask import Flask, Response, g, render_template, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 
@@ -82,6 +82,9 @@ def answer(error: HttpError) -> Response:
     if request.path.startswith(API_PATHS):
         content = envelope.body(error, request_id())
         return Response(content, error.status, error.headers, mimetype="application/json")
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # Who that is would be asked of a database that may just have kept us waiting.
+        g.visitor = g.get("key")
     page = render_template(
         "error.html", error=error, reason=HTTPStatus(error.status).phrase, trace_id=request_id()
     )

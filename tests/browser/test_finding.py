@@ -120,6 +120,8 @@ def test_everything_goes_by_keyboard(visit: Callable[..., Page]) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
     expect(page).to_have_url(re.compile(r"\?q=heap\+4$"))
+    # From where one has been it goes on.
+    expect(rows.nth(0).locator("a.over")).to_be_focused()
 
     page.keyboard.press("/")
     expect(page.get_by_label("Id or words of the prompt")).to_be_focused()
