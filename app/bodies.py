@@ -23,9 +23,10 @@ CHUNK_BYTES = 1024 * 1024
 SKELETON_BYTES = 1024 * 1024
 MAX_DEPTH = 64
 
-# A string this long without a blank is an image in base64 (PHP writes its slashes as `\/`).
+# A string this long without a blank is an image in base64 (PHP writes its slashes as `\/`, and MIME
+# breaks its lines).
 _BASE64_LENGTH = 1024
-_BASE64 = re.compile(rb"(?:data:(?:[a-z/+.-]|\\/)*;base64,)?(?:[A-Za-z0-9+/=_-]|\\/)*\\?")
+_BASE64 = re.compile(rb"(?:data:(?:[a-z/+.-]|\\/)*;base64,)?(?:[A-Za-z0-9+/=_-]|\\[/nr])*\\?")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _STRING_END = re.compile(rb'["\\]')
 
@@ -232,12 +233,16 @@ def read_body(session: Session, callback_id: UUID, place: Place | None = None) -
 
 
 def decode_base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The bytes that base64 in `pieces` stands for: JSON's `\\/`, a data URL's head and missing
-    padding are allowed.  Raises `ImageError` with code `not_base64`.
+    """The bytes that base64 in `pieces` stands for: JSON's `\\/`, line breaks, a data URL's head and
+    missing padding are allowed.  Raises `ImageError` with code `not_base64`.
     """
-    rest = b""
+    rest = cut = b""
     for piece in _without_head(pieces):
-        rest += piece.translate(_URL_SAFE, b"\\=")
+        escaped = cut + piece
+        # The end of a piece may cut an escape in two.
+        cut = b"\\" if escaped.endswith(b"\\") else b""
+        unbroken = escaped.removesuffix(b"\\").replace(b"\\n", b"").replace(b"\\r", b"")
+        rest += unbroken.translate(_URL_SAFE, b"\\=\r\n")
         whole = len(rest) // 4 * 4
         yield _decode(rest[:whole])
         rest = rest[whole:]

@@ -87,7 +87,7 @@ def test_with_its_places_restored_a_split_body_is_the_same(
 
 
 @pytest.mark.parametrize("head", ["", "data:image/png;base64,", "data:image\\/png;base64,"])
-@pytest.mark.parametrize("slash", ["/", "\\/"])
+@pytest.mark.parametrize("slash", ["/", "\\/", "\\r\\n/"])
 def test_every_long_image_is_taken_out(head: str, slash: str) -> None:
     image = long_base64(1, 5000, "==").replace("/", slash)
     body = f'{{"data": [{{"b64_json": "{head}{image}"}}], "task_id": "a"}}'.encode()
@@ -158,6 +158,7 @@ def test_base64_is_decoded_from_pieces_of_any_size(data: bytes, seed: int, padde
         [b"+/8="],
         [b"+\\/8="],
         [b"+\\", b"/8="],
+        [b"+\\r\\", b"n/8=\r\n"],
         [b"data:image/png;base64,+/8="],
         [b"data:image\\/png;base64,+\\/8="],
         # A chunk's end within the head made "not base64" of a good image.
