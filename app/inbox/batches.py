@@ -16,20 +16,26 @@ log = structlog.get_logger()
 # More at once gained nothing when it was measured.
 BATCH = 64
 WAIT_SECONDS = 10.0
+# How long those that came together the last time are waited for.
+GATHER_SECONDS = 0.003
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Batches(Generic[T, R]):
-    """Calls `handle` with what has queued up while it ran the last time; there is no other delay.
+    """Calls `handle` with what has queued up while it ran the last time.
 
-    `handle` gives a result for each item.
+    `handle` gives a result for each item.  One that comes alone, after another one that did, waits for
+    nobody; those that came together get a moment to do so again.
     """
 
     def __init__(self, name: str, handle: Callable[[Sequence[T]], Sequence[R]]) -> None:
         self._handle = handle
         self._queue: queue.SimpleQueue[tuple[T, Future[R]] | None] = queue.SimpleQueue()
+        # How many came together with another one the last time, and whether so many are here again.
+        self._companions = 0
+        self._here = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -40,6 +46,8 @@ class Batches(Generic[T, R]):
         """
         future: Future[R] = Future()
         self._queue.put((item, future))
+        if self._companions and self._queue.qsize() >= self._companions:
+            self._here.set()
         try:
             return future.result(wait_seconds)
         except TimeoutError:
@@ -53,6 +61,7 @@ class Batches(Generic[T, R]):
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
+            self._gather()
             batch = [first]
             while len(batch) < BATCH and not self._queue.empty():
                 following = self._queue.get()
@@ -60,8 +69,19 @@ class Batches(Generic[T, R]):
                     self._queue.put(None)
                     break
                 batch.append(following)
+            self._companions = len(batch) - 1
             # Whoever gave up waiting was told 503: nothing was claimed, so nothing is stored.
             self._do([item for item in batch if item[1].set_running_or_notify_cancel()])
+
+    def _gather(self) -> None:
+        """Wait for as many as came together the last time, or `GATHER_SECONDS`.
+
+        They were answered at once, so they come again at once, and a batch costs the same for all of
+        them as for the first one alone.
+        """
+        self._here.clear()
+        if self._queue.qsize() < self._companions:
+            self._here.wait(GATHER_SECONDS)
 
     def _do(self, batch: list[tuple[T, Future[R]]]) -> None:
         if not batch:
