@@ -19,10 +19,8 @@ from sqlalchemy import (
     Engine,
     create_engine,
     event,
-    func,
     inspect,
     make_url,
-    select,
     text,
 )
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -46,6 +44,8 @@ _FROM_OTHER_LIVES = """
     UPDATE events SET xid = 0
     WHERE xid >= (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint)
 """
+# One text for any number of them, which is compiled and planned once.
+_NOTIFYING = text("SELECT pg_notify(c, p) FROM unnest(:channels ::text[], :texts ::text[]) s(c, p)")
 OUTAGE_PAUSE_SECONDS = 0.5
 
 T = TypeVar("T")
@@ -205,8 +205,8 @@ def _collected(session: Session) -> dict[tuple[str, str], None]:
 def _send_notifications(session: Session) -> None:
     # All in one statement: each would cost a round trip, with the tasks locked.
     if collected := _collected(session):
-        sent = [func.pg_notify(channel, payload) for channel, payload in collected]
-        session.execute(select(*sent))
+        channels, texts = map(list, zip(*collected, strict=True))
+        session.connection().execute(_NOTIFYING, {"channels": channels, "texts": texts})
 
 
 def _alembic() -> AlembicConfig:
