@@ -5,18 +5,23 @@ statement for each row, a statement that spells all values out is compiled and p
 number of rows.  SQLite has no round trips, and loops over a prepared statement.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    JSON,
     Column,
     ColumnElement,
     Delete,
+    Dialect,
     Insert,
     Table,
+    Text,
     TextClause,
+    TypeDecorator,
     Update,
     bindparam,
     column,
@@ -26,10 +31,12 @@ from sqlalchemy import (
     null,
     select,
 )
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.schema import ColumnElementColumnDefault, ScalarElementColumnDefault
+from sqlalchemy.types import TypeEngine
 
 Rows = Sequence[Mapping[str, Any]]
 # The expressions that stand for a row's values, by name.
@@ -73,12 +80,11 @@ def for_each(session: Session, table: Table, rows: Rows, build: Build, **same: A
         return
     part = _Part(build, table, tuple(rows[0]), tuple(same.items()))
     if session.get_bind().dialect.name == "postgresql":
-        lists = [[row[name] for row in rows] for name in part.names]
         pending = session.info.get("pending")
         if pending is None:
-            _execute(session, [(part, lists)])
+            _execute(session, [(part, rows)])
         else:
-            pending.append((part, lists))
+            pending.append((part, rows))
     else:
         each = [{f"given_{name}": value for name, value in row.items()} for row in rows]
         session.connection().execute(_for_loop(part), each)
@@ -95,7 +101,7 @@ def insertion(table: Table, given: Given, **expressions: ColumnElement[Any]) -> 
 @contextmanager
 def together(session: Session) -> Iterator[None]:
     """What `for_each` executes inside may be sent as one: no part sees what another one writes."""
-    pending: list[tuple[_Part, list[list[Any]]]] = []
+    pending: list[tuple[_Part, Rows]] = []
     session.info["pending"] = pending
     try:
         yield
@@ -105,13 +111,38 @@ def together(session: Session) -> Iterator[None]:
         _execute(session, pending)
 
 
-def _execute(session: Session, parts: list[tuple[_Part, list[list[Any]]]]) -> None:
-    values = {
-        f"given{number}_{name}": values
-        for number, (part, lists) in enumerate(parts)
-        for name, values in zip(part.names, lists, strict=True)
+def _execute(session: Session, parts: list[tuple[_Part, Rows]]) -> None:
+    dialect = session.get_bind().dialect
+    arrays = {
+        f"given{number}_{name}": _array(
+            [row[name] for row in rows], part.table.c[name].type, dialect
+        )
+        for number, (part, rows) in enumerate(parts)
+        for name in part.names
     }
-    session.connection().execute(_combined(tuple(part for part, _ in parts)), values)
+    session.connection().execute(_combined(tuple(part for part, _ in parts)), arrays)
+
+
+def _array(values: list[Any], type_: TypeEngine[Any], dialect: Dialect) -> str:
+    """What PostgreSQL reads as an array: psycopg takes three times as long to write one."""
+    if isinstance(type_, TypeDecorator):
+        values = [type_.process_bind_param(value, dialect) for value in values]
+    elif isinstance(type_, JSON):
+        values = [
+            None if value is None and type_.none_as_null else json.dumps(value) for value in values
+        ]
+    return f"{{{','.join(map(_element, values))}}}"
+
+
+def _element(value: object) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, bytes):
+        return f'"\\\\x{value.hex()}"'
+    return str(value)
 
 
 @lru_cache
@@ -125,7 +156,10 @@ def _combined(parts: tuple[_Part, ...]) -> Any:
 
 def _for_arrays(part: _Part, prefix: str) -> Any:
     types = {name: part.table.c[name].type for name in part.names}
-    arrays = [bindparam(f"{prefix}_{name}", type_=ARRAY(type_)) for name, type_ in types.items()]
+    arrays = [
+        sql_cast(bindparam(f"{prefix}_{name}", type_=Text()), ARRAY(type_))
+        for name, type_ in types.items()
+    ]
     columns = [column(name, type_) for name, type_ in types.items()]
     given = func.unnest(*arrays).table_valued(*columns, name=prefix).render_derived()
     return part.build(part.table, given.c, **dict(part.same))
