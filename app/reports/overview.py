@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from app.columns import db_now
@@ -123,12 +123,16 @@ def _acceptance(session: Session, since: datetime, accepted: int) -> Acceptance:
         some = select(Callback.id).where(Callback.verdict == verdict, Callback.id >= first)
         return session.scalar(select(func.count()).select_from(some.limit(AT_MOST).subquery())) or 0
 
-    repeated = select(Callback.duplicates).where(Callback.duplicates > 0, Callback.id >= first)
-    some = repeated.limit(AT_MOST).subquery()
-    duplicates = session.scalar(select(func.coalesce(func.sum(some.c.duplicates), 0)))
+    def again(*which: ColumnElement[bool]) -> int:
+        repeated = select(Callback.duplicates).where(Callback.duplicates > 0, Callback.id >= first)
+        some = repeated.where(*which).limit(AT_MOST).subquery()
+        return int(session.scalar(select(func.sum(some.c.duplicates))) or 0)
+
+    # What was refused again was refused: also what is only counted, because the log had enough.
+    refused_again = again(Callback.verdict == Verdict.REJECTED)
     return Acceptance(
         accepted=accepted,
-        rejected=count(Verdict.REJECTED),
+        rejected=count(Verdict.REJECTED) + refused_again,
         conflicts=count(Verdict.CONFLICT),
-        duplicates=int(duplicates or 0),
+        duplicates=max(0, again() - refused_again),
     )

@@ -66,7 +66,9 @@ def test_the_overview_counts_what_is_open_and_what_has_ended(parts: Services, ho
     # The same body again, twice, and another one.
     for payload in (failure(), failure(), failure(message="other")):
         take(parts, refused, payload)
-    take(parts, storing, success())
+    take(parts, storing, success(task_id="theirs"))
+    for _ in range(2):
+        take(parts, storing, success(task_id="another"))
     while relay.relay(parts):
         pass
 
@@ -77,7 +79,7 @@ def test_the_overview_counts_what_is_open_and_what_has_ended(parts: Services, ho
     made = [(hour.made, hour.succeeded, hour.failed) for hour in seen.hours]
     # The hour may have changed meanwhile.
     assert tuple(map(sum, zip(*made[-2:], strict=True))) == (4, 1, 1)
-    assert seen.callbacks == Acceptance(accepted=3, rejected=0, conflicts=1, duplicates=2)
+    assert seen.callbacks == Acceptance(accepted=3, rejected=2, conflicts=1, duplicates=2)
     assert seen.oldest_unstored is not None
     assert 0 <= seen.oldest_unstored < 60
     assert seen.oldest_due is not None
