@@ -185,7 +185,8 @@ class S3Storage:
             raise self._error(doing, _reason(error)) from error
 
     def _error(self, doing: str, reason: str) -> StorageError:
-        return StorageError(f"S3 bucket {self._bucket!r} could not {doing}: {reason}")
+        # Without the name of the bucket: anybody may read what `/readyz` says.
+        return StorageError(f"S3 could not {doing}: {reason}")
 
 
 class _Body(io.RawIOBase):
