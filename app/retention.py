@@ -47,7 +47,6 @@ def purge(services: Services, job: Job | None = None) -> None:
     config = services.config
     body_age = config.retention_body_days * DAY_SECONDS
     deleted = {
-        "tasks": _delete_old_tasks(services, config.retention_days),
         "bodies": _repeat(services, _drop_bodies, body_age),
         "rejections": _repeat(services, _drop_rejections, body_age),
         "messages": _repeat(services, _drop_messages, body_age),
@@ -57,6 +56,7 @@ def purge(services: Services, job: Job | None = None) -> None:
         circuits.forget(session)
         counts.forget(session)
     # Last: nothing else must wait for storage that is down.
+    deleted["tasks"] = _delete_old_tasks(services, config.retention_days)
     deleted["objects"] = placements.purge(services)
     if any(deleted.values()):
         log.info("retention applied", action="purge", **deleted)
