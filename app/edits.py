@@ -96,7 +96,8 @@ def check_subscriber_url(services: Services, param: str, url: str) -> None:
     try:
         services.outbound.check(url)
     except BlockedAddressError as error:
-        raise InvalidFieldError(param, f"{param}: {error}") from None
+        rule = f"expected a public http or https address, not {url[:100]!r}"
+        raise InvalidFieldError(param, f"{param}: {error}; {rule}") from None
     except NotSentError:
         log.info("name does not resolve yet", action="check_url", param=param)
 

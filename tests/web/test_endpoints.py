@@ -83,7 +83,7 @@ def test_an_endpoint_from_its_making_to_its_end(site: Site) -> None:
         ("POST", {}, "url", "url: missing"),
         ("POST", {"url": None}, "url", "expected text of 1 to 2000 characters, not None"),
         ("POST", {"url": "ftp://example.com/"}, "url", "neither http nor https"),
-        ("POST", {"url": "http://10.0.0.1/"}, "url", "10.0.0.1 is refused"),
+        ("POST", {"url": "http://10.0.0.1/"}, "url", "public; expected a public http or"),
         ("PATCH", {"url": "http://169.254.169.254/"}, "url", "169.254.169.254 is refused"),
         ("POST", {"url": URL, "events": []}, "events", "expected null for all, or a list of task."),
         ("POST", {"url": URL, "events": ["task.eaten"]}, "events", "not ['task.eaten']"),
