@@ -48,6 +48,8 @@ def run(*, once: bool) -> bool:
         sandbox_url = _url_of(sandbox)
         environment = _environment(_free_port(int(os.environ.get("PORT") or 8000)), sandbox_url)
         service = running.enter_context(_started("serve", env=environment))
+        # Both end at the same time.
+        running.callback(sandbox.terminate)
         client = _Client(environment["PUBLIC_URL"], _new_key(environment))
         client.wait_until_ready(service)
         click.echo(f"The service is up at {client.url}, the sandbox at {sandbox_url}.")

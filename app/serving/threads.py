@@ -49,6 +49,10 @@ class Threads(gthread.ThreadWorker):
             self.method_queue.defer(self._end)
         super().handle_exit(sig, frame)
 
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """The same: gunicorn would leave at once, and then wait for the threads of open streams."""
+        self.handle_exit(sig, frame)
+
     def handle(self, conn: gthread.TConn) -> Any:
         """Answer a request, or wait for it in the main loop."""
         if not conn.initialized and not conn.wait_for_data(0):

@@ -1,5 +1,6 @@
 """`python -m app demo`: the whole journey, and nothing left running afterwards."""
 
+import http.client
 import json
 import re
 import signal
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
-from tests.commands.programs import PYTHON, ask, gone, run, running
+from tests.commands.programs import PYTHON, gone, run, running
 from tests.servers.service import free_port
 
 
@@ -40,9 +41,14 @@ def test_it_stays_up_until_it_is_told_to_end_and_leaves_nothing_running(
             processes = demo.family()
             # Itself, the sandbox, the service and its child.
             assert len(processes) == 4
-            assert ask(port, "/readyz")[0] == 200
+            # As a browser does, its connection stays open.
+            visitor = http.client.HTTPConnection("127.0.0.1", port)
+            visitor.request("GET", "/readyz")
+            assert visitor.getresponse().read()
             status = demo.stop(number)
             assert gone(processes)
+            visitor.close()
+    assert "Shutting down: Master" in (folder / "instance/demo/serve.log").read_text()
     assert status == (0 if number == signal.SIGINT else 128 + signal.SIGTERM)
     assert "Traceback" not in demo.log
 
