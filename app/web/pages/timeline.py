@@ -100,7 +100,8 @@ def _details(detail: Mapping[str, Any]) -> Iterator[str]:
         elif name in {"message", "reason", "code"}:
             yield wording.clip(str(value), _LONGEST)
         elif name == "asked" and isinstance(value, int):
-            yield f"{detail.get('came', 0)} of {value} images"
+            came = detail.get("came", 0)
+            yield wording.plural(came, "image") if came == value else f"{came} of {value} images"
         elif name == "came" and "asked" in detail:
             continue
         else:
