@@ -185,8 +185,8 @@ def _stored(stored: Image, copied: Copied, session: Session) -> None:
     image = session.get(Image, stored.id)
     if image is None:
         return
-    if image.spooled:
-        bodies.delete_chunks(session, [image.id])
+    # Also those that a worker left which was killed while it put them aside.
+    bodies.delete_chunks(session, [image.id])
     if image.source.startswith("data:"):
         image.source = "data:"
     image.spooled = False

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image as Pillow
 from sqlalchemy import select
 
-from app import images, jobs, reports
+from app import bodies, images, jobs, reports
 from app.errors import ImageError, OutboundError, StorageError
 from app.jobs import Job, Kind
 from app.models import Chunk, Event, Image, ImageStatus, Task, TaskStatus
@@ -283,9 +283,14 @@ def test_base64_need_not_be_put_aside(sqlite_parts: Services) -> None:
     encoded = base64.b64encode(noisy_png(100)).decode()
     deliver(sqlite_parts, make_task(sqlite_parts), {"data": [{"b64_json": encoded}]})
     fail_next(with_storage_down(sqlite_parts), Kind.STORE_IMAGE)
-    assert (only_image(sqlite_parts).spooled, count(sqlite_parts.db, Chunk)) == (False, 0)
+    image = only_image(sqlite_parts)
+    assert (image.spooled, count(sqlite_parts.db, Chunk)) == (False, 0)
+    # As a worker leaves it that is killed while it puts bytes aside.
+    with sqlite_parts.db.transaction() as session:
+        bodies.write_chunk(session, image.id, 0, b"left")
     run_next(sqlite_parts, Kind.STORE_IMAGE)
     assert only_image(sqlite_parts).status is ImageStatus.STORED
+    assert count(sqlite_parts.db, Chunk) == 0
 
 
 def test_what_was_put_aside_is_judged_like_everything_else(
