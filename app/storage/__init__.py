@@ -35,8 +35,9 @@ class Storage(Protocol):
         Raises `StorageError`: some may be gone by then, and to delete them again is fine.
         """
 
-    def address(self, key: str) -> str | None:
-        """A URL where anybody can read `key` for the next hour; None when the caller must serve it.
+    def address(self, key: str, method: str = "GET") -> str | None:
+        """A URL where anybody can read `key` for the next hour, by GET or HEAD as `method` says; None
+        when the caller must serve it.
 
         Nothing looks whether `key` is there.  Raises `StorageError` when it can't be signed.
         """

@@ -78,7 +78,8 @@ class LocalStorage:
                         raise
                 self._remove_empty_folders(path)
 
-    def address(self, key: str) -> None:
+    def address(self, key: str, method: str = "GET") -> None:
+        del method
         check_key(key)
 
     def check(self) -> None:

@@ -108,13 +108,15 @@ class S3Storage:
         for start in range(0, len(names), _DELETE_KEYS):
             self._delete_batch(names[start : start + _DELETE_KEYS])
 
-    def address(self, key: str) -> str:
+    def address(self, key: str, method: str = "GET") -> str:
         target = self._target(key)
         if self._public_url:
             return f"{self._public_url}/{quote(target['Key'])}"
+        # The method is signed, too.
+        operation = "head_object" if method == "HEAD" else "get_object"
         with self._reported(f"sign an address of {key!r}"):
             return self._client.generate_presigned_url(
-                "get_object", Params=dict(target), ExpiresIn=self._address_seconds
+                operation, Params=dict(target), ExpiresIn=self._address_seconds
             )
 
     def check(self) -> None:

@@ -46,7 +46,7 @@ def picture(token: str) -> ResponseReturnValue:
         row, key = reports.find_picture(session, read.picture, read.id)
     if key is None:
         raise _not_there(row)
-    if address := services().storage.address(key):
+    if address := services().storage.address(key, request.method):
         response = redirect(address)
         response.headers["Cache-Control"] = f"public, max-age={REDIRECT_SECONDS}"
         return response

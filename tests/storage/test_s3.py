@@ -120,6 +120,8 @@ def test_an_address_gives_one_file_and_its_type_to_anybody_for_an_hour(s3: S3Tar
         assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
         assert answer.headers["Content-Disposition"] == "inline"
         assert "X-Amz-Expires=3600&" in address
+        head = urllib3.request("HEAD", s3.storage.address(key, "HEAD") or "")
+        assert (head.status, head.headers["Content-Length"]) == (200, str(len(data)))
         assert urllib3.request("GET", address.replace(f"/{key}?", "/two?")).status == 403
         assert urllib3.request("GET", address.partition("?")[0]).status >= 400
 

@@ -25,8 +25,8 @@ class Elsewhere:
     def delete(self, keys: Iterable[str]) -> None:
         raise NotImplementedError
 
-    def address(self, key: str) -> str | None:
-        return f"https://bucket.example.com/{key}?X-Amz-Expires=3600&X-Amz-Signature=abc"
+    def address(self, key: str, method: str = "GET") -> str | None:
+        return f"https://bucket.example.com/{key}?X-Amz-Expires=3600&X-Amz-Signature={method}"
 
     def check(self) -> None:
         raise NotImplementedError
@@ -35,7 +35,8 @@ class Elsewhere:
 class Failing(Elsewhere):
     """One that cannot sign."""
 
-    def address(self, key: str) -> str | None:
+    def address(self, key: str, method: str = "GET") -> str | None:
+        del method
         raise StorageError(f"S3 bucket 'b' could not sign an address of {key!r}: no credentials")
 
 
@@ -56,13 +57,14 @@ def url(site: Site) -> str:
 def test_an_image_elsewhere_is_redirected_to_for_less_than_its_address_lives(
     site: Site, url: str
 ) -> None:
-    response = fetch(site, url)
+    for method in ("GET", "HEAD"):
+        response = fetch(site, url, method)
 
-    assert response.status_code == 302
-    assert response.headers["Location"] == (
-        "https://bucket.example.com/images/1/0.png?X-Amz-Expires=3600&X-Amz-Signature=abc"
-    )
-    assert response.headers["Cache-Control"] == "public, max-age=300"
+        assert response.status_code == 302
+        assert response.headers["Location"] == (
+            f"https://bucket.example.com/images/1/0.png?X-Amz-Expires=3600&X-Amz-Signature={method}"
+        )
+        assert response.headers["Cache-Control"] == "public, max-age=300"
 
 
 def test_pages_may_show_images_from_where_they_are(site: Site, sqlite_site: Site) -> None:
