@@ -86,7 +86,8 @@ def _call(
 def _receive(
     services: Services, task: Task, provider: Provider, response: Streamed, answer: BinaryIO
 ) -> None:
-    if not response.headers.get("content-type", "").startswith("text/event-stream"):
+    content_type = response.headers.get("content-type", "").lower()
+    if not content_type.startswith("text/event-stream"):
         for piece in response:
             write(answer, piece)
         return

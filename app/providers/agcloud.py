@@ -144,9 +144,14 @@ class AGCloud:
         raise InvalidResultError("neither a result (data with url or b64_json) nor an error")
 
     def read_event(self, payload: Mapping[str, Any]) -> PartialImage | Result | None:
-        """A partial image, one that is completed, or an error; None for any other event."""
+        """A partial image, one that is completed, or an error; None for any other event.
+
+        A whole answer that comes as an event is taken for what it is.
+        """
         if error := error_of(payload):
             return Result(None, error=failure(error))
+        if images := images_of(payload):
+            return Result(None, images, usage=usage_of(payload))
         image = image_of(payload)
         kind = str(payload.get("type", ""))
         if image and kind.endswith(".partial_image"):

@@ -112,6 +112,7 @@ def test_events_are_partial_images_images_errors_or_nothing() -> None:
     assert read({"type": "image_edit.partial_image", **image}) == PartialImage("body:1+2")
     done = read({"type": "image_edit.completed", **image})
     assert done == Result(None, (ResultImage("body:1+2"),), usage={"total_tokens": 1})
+    assert read({"data": [image], "usage": {"total_tokens": 1}}) == done
     failed = read({"type": "error", "error": {"message": "no"}})
     assert isinstance(failed, Result)
     assert failed.error is not None
