@@ -126,7 +126,7 @@ class Config(BaseModel):
     lease_seconds: Seconds = 30.0
     """How long a silent worker keeps a job before another one takes it over."""
     rate_limits: RateLimits = "1000 per second"
-    """How often one API key may call (Flask-Limiter's grammar); `off` for no limit."""
+    """How often one API key may call each web process (Flask-Limiter's grammar); `off` for no limit."""
 
     trusted_proxies: Annotated[int, Field(ge=0)] = 0
     """How many reverse proxies stand in front; their `X-Forwarded-*` are believed."""
