@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 # Headers that may help to find out why a callback was refused; never one that could be a secret.
-KEPT_HEADERS = ("Content-Type", "Content-Encoding", "Content-Length", "User-Agent")
+KEPT_HEADERS = {
+    "Content-Type": "CONTENT_TYPE",
+    "Content-Encoding": "HTTP_CONTENT_ENCODING",
+    "Content-Length": "CONTENT_LENGTH",
+    "User-Agent": "HTTP_USER_AGENT",
+}
 # Why a body with a good token is not read to its end, and noted in the rejection log.
 REFUSED_UNREAD = frozenset({"too_large", "unsupported_media_type"})
 CONNECTIONS = 4
@@ -59,12 +64,16 @@ class Receiver:
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
         """Answer one request."""
-        request = Request(environ)
         try:
-            response = self._receive(request)
+            taken = self._receive(Request(environ))
         except Exception as error:
             response = _error_response(error, environ.get(REQUEST_ID, ""))
-        return response(environ, start_response)
+            return response(environ, start_response)
+        # By hand: werkzeug's response takes as long as judging the body.
+        body = json.dumps(taken).encode()
+        length = ("Content-Length", str(len(body)))
+        start_response("200 OK", [("Content-Type", "application/json"), length])
+        return [body]
 
     def close(self) -> None:
         """Write what is queued, and give the connections back."""
@@ -72,7 +81,8 @@ class Receiver:
         if self._db is not self._services.db:
             self._db.close()
 
-    def _receive(self, request: Request) -> Response:
+    def _receive(self, request: Request) -> dict[str, str]:
+        """What is answered once it is stored."""
         if request.method != "POST":
             raise HttpError(
                 "method_not_allowed",
@@ -110,7 +120,7 @@ class Receiver:
         self._reject(request, f"task {token.task_id} is gone")
         return HttpError("not_found", "no such callback URL")
 
-    def _store(self, request: Request, token: CallbackToken, received_: Received) -> Response:
+    def _store(self, request: Request, token: CallbackToken, received_: Received) -> dict[str, str]:
         body = self._keep(received_)
         result, reason = self._read(token, body, received_.problem)
         incoming = Incoming(
@@ -130,7 +140,7 @@ class Receiver:
         if taken.outcome is Outcome.REJECTED:
             raise HttpError("invalid_callback", taken.reason or "")
         accepted = {"task_id": str(token.task_id)} if taken.outcome is Outcome.ACCEPTED else {}
-        return _json({"status": taken.outcome, **accepted})
+        return {"status": taken.outcome, **accepted}
 
     def _keep(self, received_: Received) -> Body:
         """The body; the chunks of a large one are written now, each in a transaction of its own."""
@@ -177,11 +187,8 @@ class Receiver:
 
 
 def _kept_headers(request: Request) -> dict[str, str]:
-    return {name: request.headers[name][:200] for name in KEPT_HEADERS if name in request.headers}
-
-
-def _json(payload: object) -> Response:
-    return Response(json.dumps(payload), mimetype="application/json")
+    environ = request.environ
+    return {name: environ[key][:200] for name, key in KEPT_HEADERS.items() if key in environ}
 
 
 def _error_response(error: Exception, trace_id: str) -> Response:
