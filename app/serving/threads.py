@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CLOSING = 64
 # What is read of a body that nobody wants, so that its sender gets to read the answer.
 DRAIN_BYTES = 4 * 1024 * 1024
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Threads(gthread.ThreadWorker):
@@ -58,6 +59,12 @@ class Threads(gthread.ThreadWorker):
         if not conn.initialized and not conn.wait_for_data(0):
             return gthread._DEFER  # type: ignore[attr-defined]  # noqa: SLF001 - its sign for it
         return super().handle(conn)
+
+    def handle_request(self, req: Any, conn: gthread.TConn) -> Any:
+        """Answer a request; who asks before it sends its body is told to once that is wanted."""
+        # Gunicorn would tell it before anybody has looked at the token.
+        req._expected_100_continue = False  # noqa: SLF001 - there is no other way to ask for it
+        return super().handle_request(req, conn)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what no application has answered."""
@@ -119,6 +126,10 @@ class _Body:
         chunked = "HTTP_TRANSFER_ENCODING" in environ
         # None for as many as will come.
         self._left = None if chunked else int(environ.get("CONTENT_LENGTH") or 0)
+        asks = environ.get("HTTP_EXPECT", "").lower() == "100-continue"
+        # HTTP/1.0 knows no such answer.
+        newer = environ["SERVER_PROTOCOL"] != "HTTP/1.0"
+        self._asking = environ["gunicorn.socket"] if asks and newer else None
 
     @property
     def is_here(self) -> bool:
@@ -134,18 +145,25 @@ class _Body:
         return self._left == 0
 
     def read(self, size: int = -1) -> bytes:
+        self._invite()
         data: bytes = self._body.read(size)
         # Gunicorn gives less than was asked for only where the body ends.
         self._count(len(data), ended=size < 0 or len(data) < size)
         return data
 
     def readline(self, size: int = -1) -> bytes:
+        self._invite()
         line: bytes = self._body.readline(size)
         self._count(len(line), ended=not line)
         return line
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.readline, b"")
+
+    def _invite(self) -> None:
+        asking, self._asking = self._asking, None
+        if asking is not None and not self.is_here:
+            asking.sendall(CONTINUE)
 
     def _count(self, read: int, *, ended: bool) -> None:
         if ended:

@@ -110,6 +110,9 @@ def test_a_connection_serves_one_callback_after_another_however_they_come(
         line.send(*(chunked(BODY[at : at + 10]) for at in range(0, len(BODY), 10)))
         line.send(b"0\r\nX-Trailer: 1\r\n\r\n")
         assert line.answer().json == accepted(chunks)
+        # Nobody is asked for a body that is refused unread.
+        line.send(head("POST", "/callbacks/forged", Content_Length=length, Expect="100-continue"))
+        assert line.socket.recv(100).startswith(b"HTTP/1.1 404 ")
     (callback,) = sqlite_server.callbacks(chunks)
     assert callback["bytes"] == len(BODY)
 
