@@ -133,6 +133,7 @@ function slide() {
   const compare = document.querySelector("[data-compare]");
   if (!compare) return;
   compare.style.setProperty("--at", `${compare.querySelector("[data-at]").value}%`);
+  compare.classList.toggle("one", Boolean(compare.querySelector("figure[hidden]")));
   compare.classList.toggle("masked", document.querySelector("[data-mask]")?.checked ?? false);
 }
 
@@ -154,20 +155,19 @@ document.addEventListener(
   (event) => {
     const figure = event.target.closest?.(".compare figure");
     const link = event.target.closest?.(".inputs a");
-    if (link) link.replaceWith(gone());
+    if (link) miss(link);
     if (!figure) return;
-    figure.closest(".compare").classList.add("one");
     figure.hidden = true;
+    slide();
   },
   true,
 );
 
-function gone() {
-  const words = document.createElement("p");
-  words.className = "quiet small gone";
-  words.textContent = "No longer to be had";
-  words.dataset.kept = "";
-  return words;
+function miss(link) {
+  link.dataset.kept = "";
+  link.removeAttribute("href");
+  link.className = "quiet small gone";
+  link.textContent = "No longer to be had";
 }
 
 function settle() {

@@ -133,6 +133,9 @@ def test_what_a_task_starts_from_is_shown(sqlite_site: Site, viewer: Browser) ->
             session.execute(update(Input).values(key=key, source_url=source))
         response = viewer.get(f"/tasks/{task.id}/image/0")
         assert response.status_code == status
+    # As a part of a page it is missed without an error in the browser's console.
+    seen = viewer.client.get(f"/tasks/{task.id}/image/0", headers={"Sec-Fetch-Dest": "image"})
+    assert seen.status_code == 204
     assert viewer.get(f"/tasks/{task.id}/mask/0").status_code == 404
 
 

@@ -5,8 +5,9 @@ the guard, for whoever has signed in.
 """
 
 from collections.abc import Iterator
+from http import HTTPStatus
 
-from flask import Response, redirect
+from flask import Response, redirect, request
 from flask.typing import ResponseReturnValue
 
 from app import dossiers, reports
@@ -35,7 +36,13 @@ def original(id_: str, role: str, index: int) -> ResponseReturnValue:
         found = dossiers.find_input(db, reports.find_task(db, id_), Role(role), index)
     if found.key:
         return redirect(own_path(parts.picture_url(Picture.INPUT, found.id)))
-    return _fetched(found.source_url or "")
+    try:
+        return _fetched(found.source_url or "")
+    except NotFoundError:
+        if request.headers.get("Sec-Fetch-Dest") == "image":
+            # The page says so itself; a 404 would be an error in the browser's console.
+            return Response(status=HTTPStatus.NO_CONTENT)
+        raise
 
 
 def _fetched(url: str) -> Response:
