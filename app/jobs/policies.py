@@ -70,7 +70,7 @@ POLICIES = {
     Kind.STORE_IMAGE: Policy(queue=IMAGE_QUEUE),
     Kind.RECONCILE: Policy(every=1.0, queue=None),
     Kind.EXPIRE: Policy(every=1.0),
-    Kind.PURGE: Policy(every=3600.0),
+    Kind.PURGE: Policy(every=3600.0, outage_pause=300.0),
     # When a delivery that was refused is tried again, its handler says.
     Kind.DELIVER: Policy(queue=None, outage_pause=1.0),
 }

@@ -1,4 +1,4 @@
-"""The tables.  Rows of a task go when the task goes; bytes in storage are deleted by `edits`."""
+"""The tables.  Rows of a task go when the task goes; bytes in storage are deleted by `retention`."""
 
 from datetime import datetime
 from typing import Any
