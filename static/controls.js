@@ -133,7 +133,7 @@ function slide() {
   const compare = document.querySelector("[data-compare]");
   if (!compare) return;
   compare.style.setProperty("--at", `${compare.querySelector("[data-at]").value}%`);
-  compare.classList.toggle("one", Boolean(compare.querySelector("figure[hidden]")));
+  compare.classList.toggle("one", Boolean(compare.querySelector("figure[hidden]:not(.mask)")));
   compare.classList.toggle("masked", document.querySelector("[data-mask]")?.checked ?? false);
 }
 

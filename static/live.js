@@ -114,7 +114,7 @@ async function ask(url) {
 }
 
 function signInAgain() {
-  location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
+  location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}&ended=1`);
   return null;
 }
 

@@ -219,7 +219,8 @@ def test_who_signs_out_or_whose_session_ends_comes_back_to_the_page(
     # The session ends while the page is open: by itself to the form, and back.
     page.context.clear_cookies()
     page.keyboard.press("r")
-    expect(page).to_have_url(re.compile(r"/login\?next=%2F%3Fstatus%3Dfailed$"))
+    expect(page).to_have_url(re.compile(r"/login\?next=%2F%3Fstatus%3Dfailed&ended=1$"))
+    expect(page.get_by_text("Your session has ended")).to_be_visible()
     sign_in(page, key)
     assert page.url.endswith("/?status=failed")
     page.get_by_role("button", name="Sign out").click()

@@ -99,6 +99,7 @@ def test_who_was_told_of_the_end_is_in_the_timeline() -> None:
         sent("c", "task.succeeded", "failed", 2, 5),
         sent("d", "task.succeeded", "pending", 2),
     ]
+    assert not list(timeline.deliveries(all_, "received", {"a": "shop"}))
     entries = list(timeline.deliveries(all_, "succeeded", {"b": "shop", "c": "<mail>"}))
     assert [entry["at"] for entry in entries] == [
         "2026-11-24T10:00:02.520Z", "2026-11-24T10:00:05.520Z"

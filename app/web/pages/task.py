@@ -36,6 +36,7 @@ def task(id_: str) -> ResponseReturnValue:
         steps=list(timeline.steps(entries)),
         curl=commands.curl(current_app.config["PUBLIC_URL"], shown),
         possible=possible(dossier.task),
+        can_be_asked=services().providers[shown["provider"]].lookup is not None,
     )
 
 

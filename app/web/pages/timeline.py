@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.models import DeliveryStatus
+from app.models import FINAL, DeliveryStatus, TaskStatus
 from app.web.pages import wording
 
 # What each word of the timeline means, and which status it is marked like.
@@ -70,13 +70,14 @@ def steps(timeline: Sequence[Mapping[str, Any]]) -> Iterator[Step]:
 def deliveries(
     sent: Iterable[Mapping[str, Any]], status: str, names: Mapping[str, str]
 ) -> Iterator[Mapping[str, Any]]:
-    """The entries, as of a timeline, of who was told of the end with that `status`.
+    """The entries, as of a timeline, of who was told of the end, if that is what `status` is.
 
     `names` are those of the deliveries, by their ids.
     """
+    end = f"task.{status}" if TaskStatus(status) in FINAL else None
     for item in sent:
         event = _DELIVERED.get(item["status"])
-        if event is None or item["type"] != f"task.{status}" or not item["attempts"]:
+        if event is None or item["type"] != end or not item["attempts"]:
             continue
         last = item["attempts"][-1]
         at = datetime.fromisoformat(last["at"]) + timedelta(milliseconds=last["duration_ms"])
