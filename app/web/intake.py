@@ -26,6 +26,8 @@ READ_SECONDS = 30.0
 # 32 lets zlib see for itself whether it is gzip or zlib; raw deflate is what some send instead.
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _GZIP_HEAD = b"\x1f\x8b"
+# An archive of more members is refused: each costs a copy of what is left of a piece.
+MEMBERS = 1000
 
 
 class Budget:
@@ -161,13 +163,14 @@ def _inflated(request: Request, limit: int) -> Iterator[bytes]:
 def _inflate(pieces: Iterator[bytes], *, may_be_raw: bool) -> Iterator[bytes]:
     first = next(pieces, b"")
     raw = may_be_raw and not _has_head(first)
-    members = first.startswith(_GZIP_HEAD)
+    members = MEMBERS if first.startswith(_GZIP_HEAD) else 1
     inflater = zlib.decompressobj(-zlib.MAX_WBITS if raw else _GZIP_OR_ZLIB)
     piece: bytes | None = first
     while piece:
         if inflater.eof:
             # An archive may have several members, one after the other (RFC 1952, 2.2).
-            if not members or not _GZIP_HEAD.startswith(piece[:2]):
+            members -= 1
+            if members == 0 or not _GZIP_HEAD.startswith(piece[:2]):
                 raise zlib.error("something follows its end")
             inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
         # Never more than a piece at a time: a small body can inflate a thousandfold.

@@ -88,6 +88,7 @@ def test_a_packed_body_is_inflated_kept_so_and_the_same_in_every_packing(
         (lambda packed: packed[:-6], "it ends too early"),
         (lambda packed: packed[:10] + b"\xff\xff" + packed[12:], "the compressed body is broken"),
         (lambda packed: packed + b"and more", "something follows its end"),
+        (lambda packed: packed + 1000 * gzip.compress(b""), "something follows its end"),
         (lambda _: b"", "it ends too early"),
     ],
 )
