@@ -230,6 +230,8 @@ if (live !== undefined) {
   state("polling");
   if (!document.hidden) {
     listen();
-    later(stream ? IDLE_MS : POLL_MS);
+    // What was just done soon shows.
+    const acted = document.querySelector(".flash[role=status]");
+    later(acted ? PAUSE_MS : stream ? IDLE_MS : POLL_MS);
   }
 }
