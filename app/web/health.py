@@ -1,5 +1,6 @@
 """`/healthz`: the process lives; `/readyz`: it can work, each part by its name."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 bp = Blueprint("health", __name__)
 
 CHECK_SECONDS = 6.0
+# How old what is known of a part may be before it is looked anew.
+LATELY_SECONDS = 10.0
 SILENT_LEASES = 2
 
 
@@ -50,6 +53,19 @@ class Checks:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._running: dict[str, Future[None]] = {}
+        self._begun: dict[str, float] = {}
+        self._said: dict[str, str | None] = {}
+
+    def lately(self, name: str) -> str | None:
+        """What was wrong when it was last looked, or None.  It is looked anew if that is long ago.
+
+        Nobody waits for that: the next who asks is told.
+        """
+        now = time.monotonic()
+        if now - self._begun.get(name, -math.inf) > LATELY_SECONDS:
+            self._start(name)
+        hangs = now - self._begun[name] > self._seconds and not self._running[name].done()
+        return self._late if hangs else self._said.get(name)
 
     def run(self) -> dict[str, str | None]:
         """For each check what is wrong, or None; all of them share the same seconds."""
@@ -63,28 +79,40 @@ class Checks:
                 return running
             future: Future[None] = Future()
             self._running[name] = future
+            self._begun[name] = time.monotonic()
         threading.Thread(target=self._run, args=(name, future), daemon=True).start()
         return future
 
     def _run(self, name: str, future: Future[None]) -> None:
         try:
             self._checks[name]()
-            future.set_result(None)
         except Exception as error:
+            self._said[name] = _words(error)
             future.set_exception(error)
+        else:
+            self._said[name] = None
+            future.set_result(None)
 
     def _problem(self, future: Future[None], deadline: float) -> str | None:
         try:
             future.result(max(0.0, deadline - time.monotonic()))
         except FutureTimeoutError:
-            return f"no answer within {self._seconds:.0f} s"
+            return self._late
         except Exception as error:
             log.warning("check failed", action="check", error=str(error))
-            # Anybody may read the answer: not where the database is, nor who asks it what.
-            if is_outage(error):
-                return "away"
-            return str(error).partition("\n")[0][:200] or type(error).__name__
+            return _words(error)
         return None
+
+    @property
+    def _late(self) -> str:
+        return f"no answer within {self._seconds:.0f} s"
+
+
+def _words(error: Exception) -> str:
+    # Anybody may read the answer: not where the database is, nor who asks it what.
+    if is_outage(error):
+        return "away"
+    return str(error).partition("\n")[0][:200] or type(error).__name__
 
 
 def silent_seconds(config: Config) -> float:

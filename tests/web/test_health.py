@@ -15,6 +15,7 @@ from app.columns import db_now
 from app.models import Worker
 from app.services import Services
 from app.web.health import Checks
+from tests.web.browsers import Browser
 from tests.web.servers import web_server
 from tests.web.sites import Site, json_of
 
@@ -53,7 +54,9 @@ def test_a_worker_that_is_silent_for_two_leases_is_missed(
     assert site.client.get("/readyz").status_code == status
 
 
-def test_with_a_storage_that_fails_it_is_not_ready(sqlite_site: Site, tmp_path: Path) -> None:
+def test_with_a_storage_that_fails_it_is_not_ready(
+    sqlite_site: Site, viewer: Browser, tmp_path: Path
+) -> None:
     seen(sqlite_site.parts, 0)
     folder = tmp_path / "storage"
     for path in (folder / ".partial", folder):
@@ -65,6 +68,8 @@ def test_with_a_storage_that_fails_it_is_not_ready(sqlite_site: Site, tmp_path: 
     assert response.status_code == 503
     assert payload["storage"].startswith("local storage could not be written to")
     assert (payload["database"], payload["worker"]) == ("ok", "ok")
+    overview = viewer.get("/").get_data(as_text=True)
+    assert "Storage has trouble: local storage could not be written to" in overview
 
 
 def test_with_tables_of_another_version_it_is_not_ready(sqlite_site: Site) -> None:

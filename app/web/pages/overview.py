@@ -1,17 +1,18 @@
 """`/`: how it goes, and the tasks."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from flask import request, url_for
+from flask import current_app, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from app import reports
 from app.models import Scope, Task, TaskStatus
-from app.reports import TaskFilter
+from app.reports import Problem, TaskFilter, Trouble
 from app.reports.pages import page_of_ids
 from app.web import parameters
 from app.web.auth import signed_in
@@ -48,13 +49,14 @@ def overview() -> ResponseReturnValue:
         newer = _newer(db, wanted, until) if until else 0
         figures = reports.overview(db, silent_seconds(parts.config))
         models = reports.choices(db, Task.model)
+    problems = [*_storage(figures.problems), *figures.problems]
     return page(
         "overview.html",
         tasks=tasks,
         newer=newer,
         following=following,
         figures=figures,
-        problems=figures.problems,
+        problems=problems,
         here=here,
         statuses=list(TaskStatus),
         providers=sorted(parts.providers),
@@ -88,6 +90,13 @@ def _wanted() -> TaskFilter:
     if length is None or wanted.created_after:
         return wanted
     return replace(wanted, created_after=datetime.now(UTC) - length)
+
+
+def _storage(known: Sequence[Problem]) -> Iterator[Problem]:
+    """That storage is away, also when no image waits for it yet."""
+    said = current_app.extensions["checks"].lately("storage")
+    if said and all(problem.trouble is not Trouble.STORAGE for problem in known):
+        yield Problem(Trouble.STORAGE, f"Storage has trouble: {said}.")
 
 
 def _with_chosen(models: Any, chosen: str | None) -> list[str]:
