@@ -5,6 +5,7 @@ client to close it too; a new one holds a thread for up to 5 s until something c
 body was not read is said to stay open, and is closed.
 """
 
+import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -53,6 +54,16 @@ class Threads(gthread.ThreadWorker):
     def handle_quit(self, sig: int, frame: Any) -> None:
         """The same: gunicorn would leave at once, and then wait for the threads of open streams."""
         self.handle_exit(sig, frame)
+
+    def is_parent_alive(self) -> bool:
+        """Whether gunicorn's main process lives; without it this one ends, and with it its streams.
+
+        Else it would keep the port from whoever comes in its place.
+        """
+        alive: bool = super().is_parent_alive()
+        if not alive:
+            self.handle_exit(signal.SIGTERM, None)
+        return alive
 
     def handle(self, conn: gthread.TConn) -> Any:
         """Answer a request, or wait for it in the main loop."""
