@@ -191,7 +191,8 @@ class _Ledger:
             return None
         if task.provider_task_id is not None:
             return f"task_id: expected {task.provider_task_id!r}, not {named!r}"
-        if self._owners.get((task.provider, named), task.id) != task.id:
+        theirs = self._owners.get((task.provider, named), task.id)
+        if self._owners.get((None, named), theirs) != task.id:
             return f"task_id: {named!r} is another task's"
         return None
 

@@ -73,15 +73,17 @@ def known_bodies(
     return {(row[0], row[1]): (row[2], Taken(Outcome(row[3]), row[4])) for row in rows}
 
 
-def owners_of(session: Session, names: set[str]) -> dict[tuple[str, str | None], UUID]:
-    """By provider and the task id that a body names, whose task that is."""
+def owners_of(session: Session, names: set[str]) -> dict[tuple[str | None, str | None], UUID]:
+    """By provider (None for our own ids) and the task id that a body names, whose task that is."""
     if not names:
         return {}
     connection = session.connection()
     ours = [UUID(name) for name in names if _UUID.fullmatch(name)]
     values = {"names": list(names), "ids": ours}
     rows = connection.execute(_finding_owners(connection.dialect.name), values)
-    return {(row[0], name): row[2] for row in rows for name in (row[1], str(row[2]))}
+    return {
+        key: id_ for provider, theirs, id_ in rows for key in ((provider, theirs), (None, str(id_)))
+    }
 
 
 def insert_callbacks(session: Session, callbacks: list[dict[str, Any]]) -> None:

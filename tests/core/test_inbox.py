@@ -218,7 +218,7 @@ def test_a_body_with_another_id_is_kept_and_leaves_the_task_alone(parts: Service
 
 def test_an_early_body_with_another_tasks_id_is_refused(parts: Services) -> None:
     make_task(parts, columns={"provider_task_id": "another's"})
-    make_task(parts, columns={"provider": "agcloud", "provider_task_id": "theirs"})
+    elsewhere = make_task(parts, columns={"provider": "agcloud", "provider_task_id": "theirs"})
     first, second, third = (make_task(parts) for _ in range(3))
 
     # Two of one batch that named the same id were both taken, and so was our id of another task.
@@ -226,11 +226,12 @@ def test_an_early_body_with_another_tasks_id_is_refused(parts: Services) -> None
         parts,
         incoming(parts, first, success(task_id="another's")),
         incoming(parts, first, success(task_id=str(second.id))),
+        incoming(parts, first, success(task_id=str(elsewhere.id))),
         incoming(parts, second, success(task_id="theirs")),
         incoming(parts, third, success(task_id="theirs")),
     )
 
-    assert outcomes(taken) == [REJECTED, REJECTED, ACCEPTED, REJECTED]
+    assert outcomes(taken) == [REJECTED, REJECTED, REJECTED, ACCEPTED, REJECTED]
     assert taken[0].reason == "task_id: \"another's\" is another task's"
     for task in (first, third):
         assert get_task(parts, task.id).status is TaskStatus.QUEUED
