@@ -48,6 +48,13 @@ document.addEventListener("postback:drawn", () => {
   }
 });
 
+// A sheet that asks is put away by pressing anything else.
+document.addEventListener("click", (event) => {
+  for (const sheet of document.querySelectorAll("details.ask[open]")) {
+    if (!sheet.contains(event.target)) sheet.open = false;
+  }
+});
+
 // Copying
 
 async function copyText(element) {

@@ -1,5 +1,6 @@
 """What is wrong, for who looks at 3 a.m.: each problem that the database knows of."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,8 @@ OVERDUE_SECONDS = 600.0
 AT_MOST = 1000
 NAMED = 20
 NAME_CHARACTERS = 60
+
+_TURNS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 # What a queue that rests is for, by the kind of its jobs.
 _TOWARDS: Mapping[str, str] = {
@@ -104,7 +107,7 @@ def _storage(session: Session) -> Iterator[Problem]:
 def _circuits(session: Session) -> Iterator[Problem]:
     shown = circuits.open_ones(session)[:NAMED]
     ids = [id_ for each in shown if (id_ := _endpoint_id(each.queue))]
-    found = session.scalars(select(Endpoint).where(Endpoint.id.in_(ids)))
+    found = session.scalars(select(Endpoint).where(Endpoint.id.in_(ids))) if ids else ()
     endpoints = {endpoint.id: endpoint for endpoint in found}
     for each in shown:
         kind, _, whom = each.queue.partition(":")
@@ -145,7 +148,8 @@ def _endpoint_id(queue: str) -> UUID | None:
 def _name(endpoint: Endpoint) -> str:
     """Without the secrets that its address may hold."""
     host = urlsplit(endpoint.url).netloc.rpartition("@")[2]
-    named = endpoint.description or ""
+    # Nor with the marks by which it could turn the words behind it round.
+    named = _TURNS.sub("", endpoint.description or "")
     if len(named) > NAME_CHARACTERS:
         named = f"{named[:NAME_CHARACTERS]}\u2026"
     return f"{host} ({named})" if named else host

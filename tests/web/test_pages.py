@@ -99,7 +99,7 @@ def test_trouble_is_on_top_and_in_the_title(sqlite_site: Site, viewer: Browser) 
     names = (f"deliver:{endpoint}", f"deliver:{new_id()}", "deliver:shop.example", "submit:acedata")
     with sqlite_site.parts.db.transaction() as session:
         url = "https://a.test/secret"
-        session.add(Endpoint(id=endpoint, url=url, secret="x", description="The <shop>"))
+        session.add(Endpoint(id=endpoint, url=url, secret="x", description="The \u202e<shop>"))
         session.add_all(
             Circuit(name=name, failures=5, open_until=until, reason="it answered <500>")
             for name in names

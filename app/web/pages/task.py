@@ -44,6 +44,6 @@ def _name(delivery: Mapping[str, Any], endpoints: Mapping[str, Endpoint]) -> str
     """Whom it is for, without the secrets that an address may hold."""
     endpoint = endpoints.get(delivery["endpoint_id"])
     if endpoint is None:
-        return f"{wording.host(delivery['url'])}, the task's own callback_url"
+        return f"{wording.host(delivery['url'])} (the task's own callback_url)"
     host = wording.host(endpoint.url)
-    return f"{wording.clip(endpoint.description, 60)}, {host}" if endpoint.description else host
+    return f"{host} ({wording.clip(endpoint.description, 60)})" if endpoint.description else host
