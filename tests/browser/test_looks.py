@@ -103,7 +103,7 @@ def test_the_first_page_is_light(visit: Callable[..., Page], lived_in: House) ->
     """As who has never been here gets it, all but the pictures."""
     ended = {"status": TaskStatus.CANCELED}
     for number in range(50):
-        make_task(lived_in.parts, prompt=f"{number} {'words ' * 30}", columns=ended)
+        make_task(lived_in.parts, prompt=f"{number} " + "\u8bcd" * 300, columns=ended)
     page = visit("/status", key="admin")
     page.context.new_cdp_session(page).send("Network.clearBrowserCache")
     finished: list[Request] = []

@@ -160,7 +160,7 @@ def test_what_strangers_wrote_is_shown_as_text(sqlite_site: Site, viewer: Browse
         halves_replaced = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
         # The list shows the beginning, the page all of it.
-        for path, length in (("/", 240), (f"/tasks/{task.id}", 32_000)):
+        for path, length in (("/", 100), (f"/tasks/{task.id}", 32_000)):
             page = text_of(viewer.get(path))
             assert halves_replaced.replace("\x00", "\ufffd")[:length] in unescape(page)
             for harm in ("<script>alert", "<img src=x", "<!-- '", "\x00", "\ud800"):
