@@ -2,18 +2,20 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import BinaryIO
 from uuid import UUID
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from app import bodies, inbox, jobs, placements, tasks
-from app.bodies import SKELETON_BYTES, Place
+from app.bodies import CHUNK_BYTES, SKELETON_BYTES, Place
 from app.errors import InvalidResultError, PostbackError
 from app.jobs import Conclusion, Job, Kind
-from app.models import Callback, Image, TaskStatus
+from app.models import Callback, Chunk, Image, TaskStatus, new_id
 from app.providers.base import Result
+from app.scratch import scratch, write
 from app.services import Services
 from app.signing import Picture
 
@@ -48,29 +50,48 @@ def ingestion_failed(session: Session, job: Job, error: BaseException, final: bo
 
 def compact(services: Services, job: Job) -> Conclusion | None:
     """Replace the base64 in a body by references to the stored images; all else stays as it came."""
-    with services.db.reading() as session:
-        callback = session.get_one(Callback, job.subject_id)
-        images = session.scalars(select(Image).filter_by(callback_id=callback.id)).all()
-        references = {
-            place: services.picture_url(Picture.OUTPUT, image.id).encode()
-            for image in images
-            if (place := Place.parse(image.source))
-        }
-        rest = (callback.size or 0) - sum(place.length for place in references)
-        if rest > SKELETON_BYTES:
-            # More than a row should hold stands in it besides.
+    with scratch(in_memory=SKELETON_BYTES) as file:
+        with services.db.reading() as session:
+            callback = session.get_one(Callback, job.subject_id)
+            images = session.scalars(select(Image).filter_by(callback_id=callback.id)).all()
+            references = {
+                place: services.picture_url(Picture.OUTPUT, image.id).encode()
+                for image in images
+                if (place := Place.parse(image.source))
+            }
+            for piece in _with_references(session, callback, references):
+                write(file, piece)
+        size = (callback.size or 0) + sum(
+            len(references[place]) - place.length for place in references
+        )
+        if file.tell() != size:
+            # It is compact already, or gone.
             return None
-        compacted = b"".join(_with_references(session, callback, references))
-    if len(compacted) != rest + sum(map(len, references.values())):
-        # It is compact already, or gone.
-        return None
+        file.seek(0)
+        if size <= SKELETON_BYTES:
+            return partial(_keep_in_row, callback.id, file.read())
+        return partial(_keep_in_chunks, callback.id, _put_into_chunks(services, file))
 
-    def write(session: Session) -> None:
-        callback = session.get_one(Callback, job.subject_id)
-        callback.body = compacted
-        bodies.delete_chunks(session, [callback.id])
 
-    return write
+def _put_into_chunks(services: Services, file: BinaryIO) -> UUID:
+    """Under an id of their own, until they take the place of others."""
+    id_, position = new_id(), 0
+    while data := file.read(CHUNK_BYTES):
+        with services.db.transaction() as session:
+            bodies.write_chunk(session, id_, position, data)
+        position += 1
+    return id_
+
+
+def _keep_in_row(callback_id: UUID, body: bytes, session: Session) -> None:
+    session.get_one(Callback, callback_id).body = body
+    bodies.delete_chunks(session, [callback_id])
+
+
+def _keep_in_chunks(callback_id: UUID, written: UUID, session: Session) -> None:
+    bodies.delete_chunks(session, [callback_id])
+    taken = update(Chunk).where(Chunk.owner_id == written).values(owner_id=callback_id)
+    session.execute(taken)
 
 
 def _with_references(
