@@ -28,7 +28,8 @@ def submit() -> ResponseReturnValue:
     with ExitStack() as place:
         with _submission() as given:
             at_once = bool(given.fields.get("async")) or "callback_url" in given.fields
-            if not at_once:
+            # Files may wait, too: for storage that hangs.
+            if given.uploads or not at_once:
                 place.enter_context(waiters().place())
             entered = _enter(given, waits=not at_once)
             fields = given.fields
