@@ -1,6 +1,5 @@
 """What is wrong, for who looks at 3 a.m.: each problem that the database knows of."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,8 +20,6 @@ OVERDUE_SECONDS = 600.0
 AT_MOST = 1000
 NAMED = 20
 NAME_CHARACTERS = 60
-
-_TURNS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 # What a queue that rests is for, by the kind of its jobs.
 _TOWARDS: Mapping[str, str] = {
@@ -148,8 +145,7 @@ def _endpoint_id(queue: str) -> UUID | None:
 def _name(endpoint: Endpoint) -> str:
     """Without the secrets that its address may hold."""
     host = urlsplit(endpoint.url).netloc.rpartition("@")[2]
-    # Nor with the marks by which it could turn the words behind it round.
-    named = _TURNS.sub("", endpoint.description or "")
+    named = endpoint.description or ""
     if len(named) > NAME_CHARACTERS:
         named = f"{named[:NAME_CHARACTERS]}\u2026"
     return f"{host} ({named})" if named else host

@@ -63,6 +63,10 @@ def test_an_address_is_named_by_its_host(url: str | None, host: str) -> None:
     assert wording.host(url) == host
 
 
+def test_a_name_in_a_sentence_turns_nothing_round() -> None:
+    assert wording.unturned("a\u202eb\u2066\u2069 \u200f\u05d0") == "ab \u200f\u05d0"
+
+
 def test_a_timeline_is_told_in_words() -> None:
     def entry(second: int, event: str, **detail: object) -> dict[str, object]:
         return {"at": f"2026-11-24T10:00:0{second}.000Z", "event": event, "detail": detail}

@@ -1,6 +1,7 @@
 """How the pages write times, durations, sizes and counts."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,7 @@ _SOURCES = {
     "response": "in the answer to our call",
     "lookup": "in its answer to our question",
 }
+_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 # An en dash, where there is nothing to say.
 NONE = "\u2013"
 
@@ -110,6 +112,14 @@ def clip(text: str, length: int = LONGEST_IN_LIST) -> str:
     return text if len(text) <= length else text[:length].rstrip() + "…"
 
 
+def unturned(text: str) -> str:
+    """For what stands in a sentence of ours: without the marks that could turn round what follows.
+
+    Isolating it is not enough: what it opens and leaves open, it ends in place of itself.
+    """
+    return _TURNS.sub("", text)
+
+
 def source(word: str) -> str:
     """How something came in."""
     return _SOURCES.get(word, word)
@@ -146,6 +156,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         absolute, clip, clock, duration, host, number, percent, plural, pretty, relative,
-        seconds_since, sentence, size, source, stamp,
+        seconds_since, sentence, size, source, stamp, unturned,
     )
 }  # fmt: skip
