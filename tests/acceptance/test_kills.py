@@ -142,7 +142,7 @@ def fill_hands(site: Site, worker: Part) -> Mapping[str, int]:
     until(lambda: "image_stored" in events_of(site.task(between)), "one of the images is stored")
     now = {task_id: site.task(task_id) for task_id in (*asked, downloading, between, waiting)}
     assert {events_of(now[task_id])[-1] for task_id in asked} == {"submitting"}
-    assert events_of(now[downloading])[-1] == "received"
+    assert now[downloading]["status"] == "received"
     assert "pending" in {image["status"] for image in now[between]["images"]}
     assert events_of(now[waiting]) == ["created"]
     assert site.sandbox.port in worker.peers()
