@@ -1,13 +1,15 @@
-"""How many callbacks a second the receiver stores: `make bench` (needs `wrk`).
+"""What a callback costs, and how many a second are stored: `make bench` (needs `wrk`).
 
-Each request is a first result for a task of its own.  Beside it, in the same run, a bare WSGI application
-under the same gunicorn, which says what this machine could do at most.
+Each request is a first result for a task of its own.  In turns with it, under the same gunicorn, a bare
+WSGI application and a bare Flask one, which say what this machine could do at most.  Processor time
+for each says more than how many a second, for whatever else runs on the machine takes part in that.
 """
 
 import json
 import os
 import random
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -15,10 +17,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import click
+import psutil
 import urllib3
 from sqlalchemy import func, insert, select
 
@@ -28,13 +32,25 @@ from app.models import Callback, Task, TaskStatus, new_id
 from tests.servers.postgres import postgres_server
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 8
+SECONDS = 4
 PORT = 8765
+# More than can be answered in one run.
+TASKS_A_RUN = 20_000
 BARE = """
 def application(environ, start_response):
     environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", "2")])
     return [b"{}"]
+"""
+FLASK = """
+from flask import Flask, jsonify, request
+
+application = Flask(__name__)
+
+@application.post("/callbacks/<token>")
+def callback(token):
+    request.get_json()
+    return jsonify(status="accepted")
 """
 LUA = """
 local lines = {}
@@ -53,34 +69,89 @@ BODY = [[%s]]
 """
 
 
+@dataclass(frozen=True)
+class Figures:
+    """One run; processor times are microseconds for each request."""
+
+    web: float
+    database: float
+    wrk: float
+    rate: float
+    p99: float
+
+
 @click.command()
 @click.option("--connections", default=[16, 64], multiple=True, help="How many at once.")
-@click.option("--tasks", default=150_000, help="How many tasks there are.")
+@click.option("--tasks", default=150_000, help="How many tasks there are before.")
 @click.option("--database", type=click.Choice(["postgresql", "sqlite"]), default="postgresql")
-@click.option("--runs", default=3, help="How many runs the median is of.")
+@click.option("--runs", default=3, help="How many runs the medians are of.")
 def main(connections: tuple[int, ...], tasks: int, database: str, runs: int) -> None:
-    """Print requests a second, latency, and the ratio to a bare application."""
-    with tempfile.TemporaryDirectory() as name, _database(database, Path(name)) as url:
-        folder = Path(name)
-        environ = environment(url, folder)
+    """Print the processor time of a request in microseconds, its ratios, requests a second, latency."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        environ = environment(stack.enter_context(_database(database, folder)), folder)
         (folder / "bare.py").write_text(BARE)
+        (folder / "bareflask.py").write_text(FLASK)
+        prepare(environ, folder, tasks)
+        of_a_module = ["--pythonpath", str(folder)]
+        kinds = {
+            "bare WSGI": [*of_a_module, "bare:application"],
+            "bare Flask": [*of_a_module, "bareflask:application"],
+            "callback": [],
+        }
         for count in connections:
-            rates = []
-            bare = []
+            figures: dict[str, list[Figures]] = {kind: [] for kind in kinds}
             for _ in range(runs):
-                lua = prepare(environ, folder, tasks)
-                with gunicorn(environ, ["--pythonpath", str(folder), "bare:application"]):
-                    bare.append(wrk(lua, count)[0])
-                before = _stored(environ)
-                with gunicorn(environ, []):
-                    rates.append(wrk(lua, count))
-                print(f"  {rates[-1]}, {_stored(environ) - before} rows", file=sys.stderr)
-            rate = statistics.median(rate for rate, _ in rates)
-            p99 = statistics.median(p99 for _, p99 in rates)
-            ratio = rate / statistics.median(bare)
-            print(
-                f"{database} {count} connections: {rate:.0f}/s, p99 {p99:.0f} ms, {ratio:.2f} of bare"
-            )
+                warm, lua = prepare(environ, folder, 500), prepare(environ, folder, TASKS_A_RUN)
+                for kind, arguments in kinds.items():
+                    figures[kind].append(_run(environ, arguments, warm, lua, count))
+                    print(f"  {kind}: {figures[kind][-1]}", file=sys.stderr)
+            _report(f"{database}, {count} connections", figures)
+
+
+def _run(
+    environ: dict[str, str], arguments: list[str], warm: Path, lua: Path, connections: int
+) -> Figures:
+    with gunicorn(environ, arguments) as web:
+        # What is done only once, as compiling statements, is no part of it.
+        wrk(warm, connections, seconds=1)
+        before, stored = _used(web), _stored(environ)
+        rate, p99 = wrk(lua, connections)
+        requests = rate * SECONDS
+        each = [1e6 * (now - then) / requests for now, then in zip(_used(web), before, strict=True)]
+        if not arguments and (stored := _stored(environ) - stored) < 0.98 * requests:
+            print(f"  only {stored} of {requests:.0f} are stored", file=sys.stderr)
+    return Figures(*each, rate, p99)
+
+
+def _used(web: psutil.Process) -> list[float]:
+    """Processor seconds so far: of the web processes, of PostgreSQL, of wrk."""
+    postgres = [each for each in psutil.Process().children() if each.name() == "postgres"]
+    ours = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return [_of_tree([web]), _of_tree(postgres), ours.ru_utime + ours.ru_stime]
+
+
+def _of_tree(roots: list[psutil.Process]) -> float:
+    used = 0.0
+    for root in roots:
+        used += sum(root.cpu_times()[:4])
+        used += sum(sum(child.cpu_times()[:2]) for child in root.children(recursive=True))
+    return used
+
+
+def _report(title: str, figures: dict[str, list[Figures]]) -> None:
+    print(f"{title}: microseconds of processor time, medians of runs")
+    medians = {
+        kind: Figures(*map(statistics.median, zip(*map(astuple, runs), strict=True)))
+        for kind, runs in figures.items()
+    }
+    for kind, each in medians.items():
+        wsgi, flask = (medians[bare].web / each.web for bare in ("bare WSGI", "bare Flask"))
+        print(
+            f"  {kind:10} web {each.web:4.0f}, database {each.database:4.0f}, wrk {each.wrk:3.0f};"
+            f" web: {wsgi:.2f} of bare WSGI, {flask:.2f} of bare Flask;"
+            f" {each.rate:.0f}/s, p99 {each.p99:.0f} ms"
+        )
 
 
 def environment(url: str, folder: Path) -> dict[str, str]:
@@ -101,8 +172,9 @@ def _database(kind: str, folder: Path) -> Iterator[str]:
     if kind == "sqlite":
         yield f"sqlite:///{folder}/bench.db"
         return
-    # Unlike in the tests, commits reach the disk here.
-    with postgres_server({"fsync": "on", "full_page_writes": "on"}) as server:
+    # Unlike in the tests, commits reach the disk here; tidying up after the tasks are made is no part.
+    settings = {"fsync": "on", "full_page_writes": "on", "autovacuum": "off"}
+    with postgres_server(settings) as server:
         yield server.new_database()
 
 
@@ -122,9 +194,9 @@ def prepare(environ: dict[str, str], folder: Path, count: int) -> Path:
     tokens = [parts.signing.callback_token("acedata", id_) for id_ in ids]
     parts.close()
     random.shuffle(tokens)
-    lines = folder / "tokens"
+    lines = folder / f"tokens-{count}"
     lines.write_text("\n".join(tokens))
-    script = folder / "post.lua"
+    script = folder / f"post-{count}.lua"
     script.write_text(LUA % (lines, 2, _body()))
     return script
 
@@ -135,14 +207,14 @@ def _body() -> str:
 
 
 @contextmanager
-def gunicorn(environ: dict[str, str], arguments: list[str]) -> Iterator[None]:
-    """Web processes, until the end of the block."""
+def gunicorn(environ: dict[str, str], arguments: list[str]) -> Iterator[psutil.Process]:
+    """Web processes, until the end of the block; gives the one that has started them."""
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", *arguments], env=environ, cwd=ROOT
     )
     try:
         _wait_until_up()
-        yield
+        yield psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -160,10 +232,10 @@ def _wait_until_up() -> None:
     raise SystemExit("gunicorn did not come up")
 
 
-def wrk(lua: Path, connections: int) -> tuple[float, float]:
+def wrk(lua: Path, connections: int, seconds: int = SECONDS) -> tuple[float, float]:
     """Requests a second, and the 99th percentile in milliseconds."""
     program = shutil.which("wrk") or sys.exit("wrk is not installed")
-    command = [program, "-t2", f"-c{connections}", f"-d{SECONDS}s", "--latency", "-s", str(lua)]
+    command = [program, "-t2", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(lua)]
     output = subprocess.run(
         [*command, f"http://127.0.0.1:{PORT}"], capture_output=True, text=True, check=True
     ).stdout
