@@ -30,8 +30,14 @@ class Batches(Generic[T, R]):
     nobody; those that came together get a moment to do so again.
     """
 
-    def __init__(self, name: str, handle: Callable[[Sequence[T]], Sequence[R]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        handle: Callable[[Sequence[T]], Sequence[R]],
+        gather_seconds: float = GATHER_SECONDS,
+    ) -> None:
         self._handle = handle
+        self._gather_seconds = gather_seconds
         self._queue: queue.SimpleQueue[tuple[T, Future[R]] | None] = queue.SimpleQueue()
         # How many came together with another one the last time, and whether so many are here again.
         self._companions = 0
@@ -74,14 +80,14 @@ class Batches(Generic[T, R]):
             self._do([item for item in batch if item[1].set_running_or_notify_cancel()])
 
     def _gather(self) -> None:
-        """Wait for as many as came together the last time, or `GATHER_SECONDS`.
+        """Wait for as many as came together the last time, for a moment at most.
 
         They were answered at once, so they come again at once, and a batch costs the same for all of
         them as for the first one alone.
         """
         self._here.clear()
         if self._queue.qsize() < self._companions:
-            self._here.wait(GATHER_SECONDS)
+            self._here.wait(self._gather_seconds)
 
     def _do(self, batch: list[tuple[T, Future[R]]]) -> None:
         if not batch:

@@ -20,6 +20,7 @@ from app.bodies import INLINE_BYTES, Body
 from app.db import Database
 from app.errors import UnavailableError
 from app.inbox import Inbox, Incoming, Outcome, Taken
+from app.inbox.batches import Batches
 from app.models import (
     Callback,
     Event,
@@ -424,6 +425,32 @@ def test_who_gave_up_waiting_is_not_stored_later(sqlite_parts: Services) -> None
 
     assert callbacks_of(parts, impatient) == []
     assert get_task(parts, impatient.id).status is TaskStatus.QUEUED
+
+
+def test_those_that_came_together_are_waited_for_and_one_that_comes_alone_waits_for_nobody() -> (
+    None
+):
+    taken: list[Sequence[int]] = []
+    gate, reached = threading.Event(), threading.Event()
+
+    def take(batch: Sequence[int]) -> Sequence[int]:
+        taken.append(batch)
+        reached.set()
+        assert gate.wait(PATIENCE)
+        return batch
+
+    batches = Batches("test", take, gather_seconds=PATIENCE)
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(batches.ask, 0)]
+        assert reached.wait(PATIENCE)
+        asked += [pool.submit(batches.ask, number) for number in (1, 2)]
+        eventually(lambda: batches._queue.qsize() == 2)  # noqa: SLF001 - nothing else tells
+        gate.set()
+        assert [each.result() for each in asked] == [0, 1, 2]
+        assert sorted(pool.map(batches.ask, (3, 4))) == [3, 4]
+    batches.stop()
+
+    assert [sorted(batch) for batch in taken] == [[0], [1, 2], [3, 4]]
 
 
 def test_what_is_queued_when_the_writer_stops_is_still_written(sqlite_parts: Services) -> None:
