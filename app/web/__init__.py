@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -148,7 +149,7 @@ def _limit_rates(app: Flask, config: Config) -> None:
 
 
 def _too_often(broken: RequestLimit) -> Response:
-    seconds = max(1, broken.reset_at - int(time.time()))
+    seconds = max(1, ceil(broken.window.reset_time - time.time()))
     raise HttpError(
         "too_many_requests",
         f"this API key may call {broken.limit}",
