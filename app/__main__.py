@@ -19,6 +19,9 @@ from app.sandbox.cli import command as sandbox
 from app.services import Services
 from app.worker import Worker
 
+# How long a signal may wait that another thread than the main one was given.
+SIGNAL_SECONDS = 0.5
+
 
 @click.group()
 def main() -> None:
@@ -138,7 +141,9 @@ def _work_until_told(job_loop: Worker) -> None:
         signal.signal(number, stop)
     thread = threading.Thread(target=job_loop.run, name="worker", daemon=True)
     thread.start()
-    thread.join()
+    # Another thread may be given the signal: Python's handler then waits until this one wakes.
+    while thread.is_alive():
+        thread.join(SIGNAL_SECONDS)
 
 
 def run() -> None:

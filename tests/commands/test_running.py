@@ -1,5 +1,6 @@
 """The programs that run: they start, say so, and end when they are told to, with all they started."""
 
+import ctypes
 import json
 import shlex
 import signal
@@ -114,6 +115,20 @@ def test_a_second_signal_ends_a_worker_at_once(busy: tuple[Running, Slow]) -> No
     worker.process.send_signal(signal.SIGTERM)
     worker.wait_for(lambda: _catches_nothing(worker.process.pid, signal.SIGTERM))
     assert worker.stop() == -signal.SIGTERM
+
+
+def test_a_worker_ends_whichever_of_its_threads_gets_the_signal(
+    busy: tuple[Running, Slow],
+) -> None:
+    worker, slow = busy
+    pid = worker.process.pid
+    other = next(
+        int(each.name) for each in Path(f"/proc/{pid}/task").iterdir() if each.name != f"{pid}"
+    )
+    assert ctypes.CDLL(None).tgkill(pid, other, signal.SIGTERM) == 0
+    worker.wait_for(lambda: _catches_nothing(pid, signal.SIGTERM))
+    slow.answering.set()
+    assert worker.process.wait(30) == 0
 
 
 def _catches_nothing(pid: int, number: signal.Signals) -> bool:
