@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app import circuits, inbox, tasks
 from app.columns import db_now
 from app.config import Config
+from app.db import is_outage
 from app.errors import OutboundError, PostbackError, ProviderError
 from app.jobs import Conclusion, Job
 from app.models import UNANSWERED, Source, Task, TaskStatus
@@ -126,15 +127,26 @@ def _note(
 ) -> None:
     circuits.succeeded(session, job.queue)
     for task in _still_silent(session, ids):
-        answer = found.get(task.id)
-        if task.status is TaskStatus.FAILED:
-            _note_late(services, session, task, answer)
-        elif answer:
-            _note_found(services, session, task, answer)
-        elif task.status is TaskStatus.UNCERTAIN:
-            _note_unknown(session, task)
-        else:
+        try:
+            with session.begin_nested():
+                _note_one(services, session, task, found.get(task.id))
+        except Exception as error:
+            if is_outage(error):
+                raise
+            # The others must not stay unknown because of one that cannot be written down.
+            log.exception("an answer could not be noted", action="note", task_id=str(task.id))
             _ask_later(services, task)
+
+
+def _note_one(services: Services, session: Session, task: Task, answer: Found | None) -> None:
+    if task.status is TaskStatus.FAILED:
+        _note_late(services, session, task, answer)
+    elif answer:
+        _note_found(services, session, task, answer)
+    elif task.status is TaskStatus.UNCERTAIN:
+        _note_unknown(session, task)
+    else:
+        _ask_later(services, task)
 
 
 def _note_found(services: Services, session: Session, task: Task, answer: Found) -> None:

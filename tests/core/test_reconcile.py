@@ -1,6 +1,8 @@
 """When nothing comes: lookups, and the deadline."""
 
 import gzip
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from app.errors import LeaseLostError
 from app.jobs import Kind
 from app.models import Job as JobRow
 from app.models import Source, Task, TaskStatus, Verification
+from app.providers.acedata import AceData
+from app.providers.base import Credentials, Result
 from app.services import Services
 from tests.core.sites import Answer, Asked, Site, json_answer
 from tests.factories import (
@@ -110,6 +114,33 @@ def test_lost_callbacks_are_found_by_one_lookup(linked: Services, acedata: Site)
     for task in (silent, unreadable):
         assert get_task(linked, task.id).status is TaskStatus.SUBMITTED
         assert pause_of(linked, task) > 100
+
+
+class _Breaking(AceData):
+    """A provider's module with a mistake in it."""
+
+    def read_result(self, payload: Mapping[str, Any]) -> Result:
+        if payload["task_id"] == "broken":
+            raise ZeroDivisionError
+        return super().read_result(payload)
+
+
+def test_an_answer_that_breaks_its_reader_keeps_no_other_task_from_its_result(
+    linked: Services, acedata: Site
+) -> None:
+    credentials = Credentials(acedata.url, "a key")
+    linked = replace(linked, providers={**linked.providers, "acedata": _Breaking(credentials)})
+    broken, fine = (make_task(linked, columns=SUBMITTED) for _ in range(2))
+    acedata.replies[TASKS] = items(
+        known(broken, success(task_id="broken"), "broken"),
+        known(fine, success(task_id="theirs")),
+    )
+
+    ask(linked)
+
+    assert get_task(linked, fine.id).status is TaskStatus.RECEIVED
+    assert get_task(linked, broken.id).status is TaskStatus.SUBMITTED
+    assert pause_of(linked, broken) > 100
 
 
 def test_the_longest_silent_tasks_are_asked_about_first(
