@@ -1,15 +1,16 @@
-"""API keys: made and revoked by a person, recognised at every call."""
+"""API keys: made and revoked by a person, recognised at every call; browsers that signed in with one."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from app.columns import db_now
 from app.errors import ConflictError, InvalidFieldError, NotFoundError
-from app.models import ApiKey, Audit, Scope
+from app.models import ApiKey, Audit, BrowserSession, Scope
 from app.signing import Signing, new_api_key
 
 # How exact `last_used_at` is: not every call is worth a write.
@@ -72,6 +73,28 @@ def use_is_news(key: ApiKey) -> bool:
 def note_use(session: Session, key: ApiKey) -> None:
     """Remember that the key is used now."""
     session.execute(update(ApiKey).where(ApiKey.id == key.id).values(last_used_at=db_now()))
+
+
+def begin_session(session: Session, key: ApiKey) -> UUID:
+    """Let a browser that has shown `key` in; its session's id."""
+    begun = BrowserSession(key_id=key.id)
+    session.add(begun)
+    session.flush()
+    return begun.id
+
+
+def end_session(session: Session, id_: UUID) -> None:
+    """Whoever has a copy of that session's cookie is out as well."""
+    session.execute(delete(BrowserSession).where(BrowserSession.id == id_))
+
+
+def of_session(session: Session, id_: UUID) -> ApiKey | None:
+    """The key that a browser has signed in with, while it has not signed out and the key is valid."""
+    return session.scalar(
+        select(ApiKey)
+        .join(BrowserSession, BrowserSession.key_id == ApiKey.id)
+        .where(BrowserSession.id == id_, ApiKey.revoked_at.is_(None))
+    )
 
 
 def may(key: ApiKey, scope: Scope) -> bool:

@@ -13,6 +13,7 @@ from app.jobs import Job
 from app.models import (
     FINAL,
     Attempt,
+    BrowserSession,
     Callback,
     Chunk,
     Delivery,
@@ -34,6 +35,8 @@ BATCH = 100
 DAY_SECONDS = 86_400.0
 # Chunks whose row was never written are what a request left that died on the way.
 ORPHAN_SECONDS = DAY_SECONDS
+# Longer than any browser's cookie is valid.
+SESSION_SECONDS = DAY_SECONDS
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -51,6 +54,7 @@ def purge(services: Services, job: Job | None = None) -> None:
         "rejections": _repeat(services, _drop_rejections, body_age),
         "messages": _repeat(services, _drop_messages, body_age),
         "orphans": _repeat(services, _drop_orphans, ORPHAN_SECONDS),
+        "sessions": _repeat(services, _drop_sessions, SESSION_SECONDS),
     }
     with services.db.transaction() as session:
         circuits.forget(session)
@@ -167,6 +171,14 @@ def _drop_orphans(session: Session, boundary: UUID) -> int:
         .limit(BATCH)
     ).all()
     bodies.delete_chunks(session, ids)
+    return len(ids)
+
+
+def _drop_sessions(session: Session, boundary: UUID) -> int:
+    ids = session.scalars(
+        select(BrowserSession.id).where(BrowserSession.id < boundary).limit(BATCH)
+    ).all()
+    session.execute(delete(BrowserSession).where(BrowserSession.id.in_(ids)))
     return len(ids)
 
 

@@ -1,5 +1,6 @@
 """What is stored: the tables, the words in their columns, and their ids."""
 
+from app.models.access import ApiKey, Audit, BrowserSession
 from app.models.base import Base
 from app.models.ids import first_id, made_at, new_id
 from app.models.placing import Placement
@@ -7,8 +8,6 @@ from app.models.pushing import Attempt, Delivery, Endpoint, Message
 from app.models.running import Circuit, Latency, Tally
 from app.models.searching import Prompt
 from app.models.tables import (
-    ApiKey,
-    Audit,
     Callback,
     Chunk,
     Event,
@@ -39,6 +38,7 @@ __all__ = [
     "Attempt",
     "Audit",
     "Base",
+    "BrowserSession",
     "Callback",
     "Chunk",
     "Circuit",

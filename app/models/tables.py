@@ -255,24 +255,6 @@ class Event(Base):
     message_id: Mapped[UUID | None]
 
 
-class ApiKey(Base):
-    """Who may call; the key itself is not stored, only its keyed hash."""
-
-    __tablename__ = "api_keys"
-    __table_args__ = (
-        Index("uq_api_keys_name", "name", unique=True, sqlite_where=text("revoked_at IS NULL"),
-              postgresql_where=text("revoked_at IS NULL")),
-    )  # fmt: skip
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    name: Mapped[str]
-    key_hash: Mapped[str] = mapped_column(unique=True)
-    scopes: Mapped[list[str]]
-    created_at: Mapped[datetime] = mapped_column(default=db_now())
-    last_used_at: Mapped[datetime | None]
-    revoked_at: Mapped[datetime | None]
-
-
 class Worker(Base):
     """A running worker and when it was last seen."""
 
@@ -281,17 +263,3 @@ class Worker(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     started_at: Mapped[datetime] = mapped_column(default=db_now())
     seen_at: Mapped[datetime] = mapped_column(default=db_now())
-
-
-class Audit(Base):
-    """An act of a person or a key: who, what, on which, from where."""
-
-    __tablename__ = "audits"
-    __table_args__ = (Index("ix_audits_subject", "subject", "id"),)
-
-    id: Mapped[int] = mapped_column(BigSerial, primary_key=True)
-    at: Mapped[datetime] = mapped_column(default=db_now())
-    actor: Mapped[str]
-    action: Mapped[str]
-    subject: Mapped[str | None]
-    address: Mapped[str | None]

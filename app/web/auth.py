@@ -72,9 +72,18 @@ def sign_in(api_key: str) -> ApiKey | None:
     if key is None or not keys.may(key, Scope.READ):
         return None
     session.clear()
-    session["key_id"] = str(key.id)
+    with services().db.transaction() as db:
+        session["id"] = str(keys.begin_session(db, key))
     session.permanent = True
     return key
+
+
+def sign_out() -> None:
+    """End this browser's session, wherever its cookie is."""
+    with services().db.transaction() as db:
+        keys.end_session(db, UUID(session["id"]))
+        keys.audit(db, g.key.name, "signed out", None, request.remote_addr)
+    session.clear()
 
 
 def _check_api_key(scope: Scope) -> None:
@@ -121,12 +130,11 @@ def _check_session(scope: Scope, *, page: bool) -> ResponseReturnValue | None:
 def session_key() -> ApiKey | None:
     """The key that this browser has signed in with, if it may still be used."""
     try:
-        id_ = UUID(session.get("key_id", ""))
+        id_ = UUID(session.get("id", ""))
     except ValueError:
         return None
     with services().db.reading() as db:
-        key = db.get(ApiKey, id_)
-    return key if key is not None and key.revoked_at is None else None
+        return keys.of_session(db, id_)
 
 
 def _recognised(api_key: str) -> ApiKey | None:

@@ -10,18 +10,20 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select, update
 
-from app import bodies, inbox, jobs, retention, tasks
+from app import bodies, inbox, jobs, keys, retention, tasks
 from app.bodies import INLINE_BYTES, Body
 from app.errors import MissingObjectError, StorageError
 from app.inbox import Incoming
 from app.jobs import Kind
 from app.models import (
     UNANSWERED,
+    BrowserSession,
     Callback,
     Chunk,
     Event,
     Image,
     Input,
+    Scope,
     Source,
     Task,
     TaskStatus,
@@ -92,7 +94,7 @@ def exists(parts: Services, key: str | None) -> bool:
     return True
 
 
-def keys(parts: Services) -> list[str]:
+def keys_of_image(parts: Services) -> list[str]:
     with parts.db.reading() as session:
         image = session.scalars(select(Image)).one()
     return [str(image.key), str(image.thumbnail_key)]
@@ -101,7 +103,7 @@ def keys(parts: Services) -> list[str]:
 def test_an_old_task_goes_with_its_objects_bodies_and_rows(parts: Services, host: Site) -> None:
     task = finished_task(parts, host)
     take_large(parts, task, success(padding="x" * INLINE_BYTES))
-    stored = keys(parts)
+    stored = keys_of_image(parts)
     aged(parts, task, days=8)
 
     retention.purge(reconfigured(parts, retention_days=7))
@@ -128,7 +130,7 @@ def test_a_task_stays_while_it_is_young_or_has_not_ended_and_for_ever_without_th
 
     for task in (young, *waiting):
         assert get_task(parts, task.id).status is task.status
-    assert all(exists(parts, key) for key in keys(parts))
+    assert all(exists(parts, key) for key in keys_of_image(parts))
 
 
 def test_more_than_a_batch_goes_at_once(sqlite_parts: Services) -> None:
@@ -174,7 +176,7 @@ def test_what_comes_while_a_task_is_deleted_goes_as_well(
             super().delete(gone)
             if not stored:
                 run_next(sqlite_parts, Kind.STORE_IMAGE)
-                stored.extend(keys(sqlite_parts))
+                stored.extend(keys_of_image(sqlite_parts))
 
     slow = replace(sqlite_parts, storage=Slow(sqlite_parts.config.local_storage_dir))
     retention.delete_tasks(slow, [task.id])
@@ -200,7 +202,7 @@ def test_deleting_one_task_leaves_the_others(parts: Services, host: Site) -> Non
         retention.delete_tasks(parts, gone)
     assert count(parts.db, Task) == 1
     assert [callback.task_id for callback in callbacks_of(parts, kept)] == [kept.id]
-    assert all(exists(parts, key) for key in keys(parts))
+    assert all(exists(parts, key) for key in keys_of_image(parts))
 
 
 def test_bytes_that_wait_for_storage_go_with_their_task(parts: Services, host: Site) -> None:
@@ -281,3 +283,16 @@ def test_chunks_that_belong_to_nothing_go_after_a_day(parts: Services) -> None:
 
     with parts.db.reading() as session:
         assert set(session.scalars(select(Chunk.owner_id))) == {kept, young}
+
+
+def test_sessions_that_are_over_go_after_a_day(parts: Services) -> None:
+    with parts.db.transaction() as session:
+        keys.create(session, parts.signing, "me", [Scope.READ])
+        (key,) = keys.all_keys(session)
+        young = keys.begin_session(session, key)
+        session.add(BrowserSession(id=old_id(1.1), key_id=key.id))
+
+    retention.purge(parts)
+
+    with parts.db.reading() as session:
+        assert session.scalars(select(BrowserSession.id)).all() == [young]

@@ -71,6 +71,23 @@ def test_signing_out_ends_the_session(viewer: Browser, browser: Browser) -> None
     assert viewer.get("/").status_code == 302
 
 
+def test_signing_out_ends_copies_of_the_cookie_and_no_other_browsers_session(
+    sqlite_site: Site, viewer: Browser, browser: Browser
+) -> None:
+    api_key = sqlite_site.key(Scope.ADMIN)
+    browser.sign_in(api_key)
+    cookie = browser.client.get_cookie("postback")
+    assert cookie
+    copy = Browser(sqlite_site)
+    copy.client.set_cookie("postback", cookie.value)
+    assert copy.get("/").status_code == 200
+
+    browser.client.post("/logout", data={"csrf_token": browser.token("/")})
+
+    assert copy.get("/").status_code == 302
+    assert viewer.get("/").status_code == 200
+
+
 def test_a_session_ends_when_its_key_is_revoked(sqlite_site: Site, viewer: Browser) -> None:
     assert viewer.get("/").status_code == 200
     with sqlite_site.parts.db.transaction() as session:
@@ -111,15 +128,19 @@ def test_behind_tls_the_cookie_is_sent_over_nothing_else(site_with: Callable[...
     assert "Secure" in response.headers["Set-Cookie"].split("; ")
 
 
-def test_who_signs_in_or_tries_to_is_written_down(sqlite_site: Site, browser: Browser) -> None:
+def test_who_signs_in_and_out_or_tries_to_is_written_down(
+    sqlite_site: Site, browser: Browser
+) -> None:
     browser.sign_in("pb_wrong")
     browser.sign_in(sqlite_site.key(Scope.READ))
+    browser.client.post("/logout", data={"csrf_token": browser.token("/")})
     with sqlite_site.parts.db.reading() as session:
         acts = session.scalars(select(Audit).order_by(Audit.id)).all()
 
     assert [(act.actor, act.action, act.address) for act in acts] == [
         ("unknown", "sign-in refused", ADDRESS),
         ("read", "signed in", ADDRESS),
+        ("read", "signed out", ADDRESS),
     ]
 
 

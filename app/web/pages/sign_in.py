@@ -1,6 +1,6 @@
 """`/login` and the end of a session."""
 
-from flask import redirect, request, session, url_for
+from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from app import keys
@@ -38,5 +38,5 @@ def sign_in() -> ResponseReturnValue:
 @signed_in(Scope.READ)
 def logout() -> ResponseReturnValue:
     """End the session."""
-    session.clear()
+    auth.sign_out()
     return redirect(url_for("pages.login"))
