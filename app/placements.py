@@ -28,12 +28,19 @@ BATCH = 100
 
 @contextmanager
 def placing(services: Services, keys: Sequence[str]) -> Iterator[None]:
-    """Note `keys` before the block puts objects there and settles them; if it fails, they go again."""
+    """Note `keys` before the block puts objects there and settles them; if it fails, they go again.
+
+    When storage itself failed, they go with the next purge: whoever waits for the block would else wait
+    for storage once more, and what it took too long over may still come to be there.
+    """
     if keys:
         with services.db.transaction() as session:
             note(session, keys)
     try:
         yield
+    except StorageError:
+        abandon(services, keys, at_once=False)
+        raise
     except BaseException:
         abandon(services, keys)
         raise
@@ -57,7 +64,7 @@ def settle(session: Session, keys: Sequence[str]) -> None:
         raise StorageError("what was put into storage was given up before it was needed")
 
 
-def abandon(services: Services, keys: Sequence[str]) -> None:
+def abandon(services: Services, keys: Sequence[str], *, at_once: bool = True) -> None:
     """Take out of storage what was put there and not settled; what cannot be done now, the purge does."""
     if not keys:
         return
@@ -65,7 +72,8 @@ def abandon(services: Services, keys: Sequence[str]) -> None:
         with services.db.transaction() as session:
             # Not all of `keys`: a commit may have come through although its answer did not.
             abandoned = _abandon(session, Placement.key.in_(keys))
-        clear(services, abandoned)
+        if at_once:
+            clear(services, abandoned)
     except Exception as error:
         log.warning("objects are left to the purge", action="abandon", error=str(error))
 

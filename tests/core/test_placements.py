@@ -2,11 +2,14 @@
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from app import edits, placements, retention, uploads
 from app.columns import db_now
@@ -14,6 +17,7 @@ from app.errors import StorageError
 from app.holds.partials import Partials
 from app.models import Input, Placement, Role, Task, new_id
 from app.services import Services
+from app.storage.local import LocalStorage
 from tests.core.conftest import count
 from tests.core.test_retention import exists
 from tests.core.test_uploads import RED, upload
@@ -74,6 +78,39 @@ def test_what_was_given_up_while_it_was_put_is_not_submitted(parts: Services) ->
     with pytest.raises(StorageError, match="given up"):
         take_too_long()
     assert count(parts.db, Task) == 0
+
+
+class StandingStill(LocalStorage):
+    """Storage that lets everybody wait, but for one object that it takes; how often it was asked."""
+
+    asked = 0
+
+    def put(self, key: str, file: BinaryIO, content_type: str) -> None:
+        self.asked += 1
+        if self.asked > 1:
+            raise StorageError("no answer within 60 s")
+        super().put(key, file, content_type)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        self.asked += 1
+        super().delete(keys)
+
+
+def test_who_waited_for_storage_in_vain_does_not_wait_for_it_again(parts: Services) -> None:
+    storage = StandingStill(Path(parts.config.local_storage_dir))
+    with (
+        pytest.raises(StorageError, match="no answer"),
+        uploads.stored(replace(parts, storage=storage), new_id(), 2 * [upload(Role.IMAGE, RED)]),
+    ):
+        pass
+    assert storage.asked == 2
+
+    with parts.db.reading() as session:
+        left = session.scalars(select(Placement.key)).all()
+    assert [exists(parts, key) for key in sorted(left)] == [True, False]
+    retention.purge(parts)
+    assert not any(exists(parts, key) for key in left)
+    assert count(parts.db, Placement) == 0
 
 
 def test_what_was_committed_stays_although_nobody_heard_of_it(parts: Services) -> None:
