@@ -164,6 +164,7 @@ def test_a_key_is_made_shown_once_and_revoked(
     row.get_by_role("button", name="Revoke the key").click()
     expect(page.get_by_text("The key one & only is revoked")).to_be_visible()
     # Whoever has signed in with it is asked to sign in, and led back.
+    expect(other).to_have_url(re.compile(r"/login\?next="))
     other.goto("/rejections?q=x")
     assert other.url.endswith("/login?next=/rejections?q%3Dx")
     sign_in(other, lived_in.viewer)
