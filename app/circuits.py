@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
-from sqlalchemy import case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app import jobs
@@ -18,7 +18,7 @@ from app.bulk import upsert
 from app.columns import db_now
 from app.db import notify
 from app.errors import OutboundError, ProviderError
-from app.models import Circuit
+from app.models import Circuit, Job
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ FIRST_PAUSE_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 600.0
 MOST_DOUBLINGS = 30
 MAX_REASON_LENGTH = 1000
-# The row of one that is closed says nothing any more.
+# The row of one that nothing waits for says nothing any more.
 FORGOTTEN_SECONDS = 86_400.0
 
 
@@ -135,7 +135,7 @@ def open_ones(session: Session) -> Sequence[Open]:
     """The queues that stand still now, or of which one job is to find out whether they still must."""
     found = session.execute(
         select(Circuit.name, Circuit.reason, Circuit.open_until, Circuit.failures)
-        .where(or_(Circuit.open_until > db_now(), Circuit.probe_at.is_not(None)))
+        .where(or_(Circuit.open_until > db_now(), _awaits_probe()))
         .order_by(Circuit.name)
     )
     return [
@@ -151,8 +151,15 @@ def forget(session: Session) -> int:
         or_(column.is_(None), column < db_now(-FORGOTTEN_SECONDS))
         for column in (Circuit.open_until, Circuit.next_at)
     ]
-    old = [Circuit.changed_at < db_now(-FORGOTTEN_SECONDS), Circuit.probe_at.is_(None), *silent]
+    old = [Circuit.changed_at < db_now(-FORGOTTEN_SECONDS), ~_awaits_probe(), *silent]
     return len(session.scalars(delete(Circuit).where(*old).returning(Circuit.name)).all())
+
+
+def _awaits_probe() -> ColumnElement[bool]:
+    """Whether one job is to find out: of a queue whose last job was given up or deleted, none can."""
+    # Not EXISTS: PostgreSQL may read all jobs for it, to look a few queues up among them.
+    some = select(Job.id).where(Job.queue == Circuit.name).limit(1).scalar_subquery()
+    return and_(Circuit.probe_at.is_not(None), some.is_not(None))
 
 
 def _count(session: Session, queue: str, reason: str, more: int) -> tuple[int, bool]:

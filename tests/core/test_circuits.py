@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from app import circuits, jobs, retention
@@ -13,6 +13,7 @@ from app.columns import db_now
 from app.errors import BlockedAddressError, NotSentError, OutboundError, ProviderError, StorageError
 from app.jobs import Due, Job, Kind, New, Terms
 from app.models import Circuit
+from app.models import Job as JobRow
 from app.services import Services
 from tests.core.conftest import at_once, count
 
@@ -214,17 +215,42 @@ def test_an_error_counts_when_the_other_side_is_away(
     assert bool(open_ones(sqlite_parts)) == rests
 
 
-def test_what_a_circuit_has_to_say_is_forgotten_after_a_day(sqlite_parts: Services) -> None:
-    fail(sqlite_parts, FAILURES_IN_A_ROW)
-    old = {"changed_at": db_now(-90_000), "open_until": db_now(-90_000)}
-    with sqlite_parts.db.transaction() as session:
-        session.execute(update(Circuit).values(old))
+def test_who_is_away_is_no_trouble_once_nothing_waits_for_it(parts: Services) -> None:
+    """The last job of its queue was given up, or deleted: nobody will ever find out."""
+    fail(parts, FAILURES_IN_A_ROW)
+    assert len(open_ones(parts)) == 1
+    time_passes(parts)
+    assert open_ones(parts) == []
+    # The next job finds out all the same.
+    enqueue(parts)
+    assert [each.queue for each in open_ones(parts)] == [QUEUE]
+    assert Due(QUEUE, probe=True) in due(parts)
+
+
+def test_what_a_circuit_has_to_say_is_forgotten_after_a_day(parts: Services) -> None:
+    enqueue(parts)
+    fail(parts, FAILURES_IN_A_ROW)
+    over = {"open_until": db_now(-90_000), "probe_at": db_now(-90_000)}
+    with parts.db.transaction() as session:
+        session.execute(update(Circuit).values(changed_at=db_now(-90_000), **over))
         circuits.failed(session, OTHER, "new")
-    retention.purge(sqlite_parts)
-    # One that waits for its probe says something, however old.
-    assert count(sqlite_parts.db, Circuit) == 2
+    retention.purge(parts)
+    # A job of it waits to be its probe.
+    assert count(parts.db, Circuit) == 2
+    with parts.db.transaction() as session:
+        session.execute(delete(JobRow).where(JobRow.queue == QUEUE))
+    retention.purge(parts)
+    with parts.db.reading() as session:
+        assert session.scalars(select(Circuit.name)).all() == [OTHER]
+
+
+def test_one_that_is_closed_is_forgotten_although_its_queue_has_jobs(
+    sqlite_parts: Services,
+) -> None:
+    enqueue(sqlite_parts)
+    fail(sqlite_parts)
     succeed(sqlite_parts)
     with sqlite_parts.db.transaction() as session:
-        session.execute(update(Circuit).where(Circuit.name == QUEUE).values(old))
+        session.execute(update(Circuit).values(changed_at=db_now(-90_000)))
     retention.purge(sqlite_parts)
-    assert count(sqlite_parts.db, Circuit) == 1
+    assert count(sqlite_parts.db, Circuit) == 0

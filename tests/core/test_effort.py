@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import Table, event, insert, text
 from sqlalchemy.orm import Session
 
-from app import reports
+from app import circuits, reports
 from app.bulk import insert_all
-from app.models import Callback, Prompt, Task, TaskStatus, first_id
+from app.models import Callback, Circuit, Job, Prompt, Task, TaskStatus, first_id
 from app.reports import CallbackFilter, TaskFilter
 from app.reports.pages import page_of_ids
 from app.services import Services
@@ -183,6 +183,22 @@ def test_the_overview_and_the_rejections_look_at_few_rows(full: Services) -> Non
     rejected = CallbackFilter(verdict="rejected")  # type: ignore[arg-type]
     assert effort(full, lambda session: reports.overview(session, 30)) < most
     assert effort(full, lambda s: reports.list_callbacks(s, rejected, limit=50, before=None)) < most
+
+
+def test_which_queues_stand_still_is_known_without_counting_their_jobs(parts: Services) -> None:
+    most = MOST_INSTRUCTIONS if parts.db.sqlite else MOST_ROWS
+    queue, past = "deliver:shop.example", NOW - timedelta(hours=1)
+    with parts.db.transaction() as session:
+        jobs = [{"kind": "deliver", "queue": queue}] * TASKS
+        insert_all(session, cast(Table, Job.__table__), jobs)
+        session.add(Circuit(name=queue, failures=5, open_until=past, probe_at=past))
+
+    def ask(session: Session) -> object:
+        found = circuits.open_ones(session)
+        assert len(found) == 1
+        return found
+
+    assert effort(parts, ask) < most
 
 
 def test_looking_at_all_tasks_would_be_noticed(full: Services) -> None:
