@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app import bodies, events, imaging, jobs, tasks
 from app.bodies import CHUNK_BYTES, Place
 from app.columns import db_now
-from app.errors import ImageError, OutboundError, PostbackError, StorageError
+from app.errors import ImageError, OutboundError, PostbackError, UnavailableError
 from app.events import Fact, Happened
 from app.imaging import Facts
 from app.jobs import Conclusion, Job, Kind
@@ -44,7 +44,7 @@ def store(services: Services, job: Job) -> Conclusion | None:
     """Copy one image into storage, with a thumbnail.
 
     Raises `ImageError` for what is no usable image, `OutboundError` for a link that does not give it,
-    and `StorageError` for trouble of our own, after the bytes were put aside: links expire.
+    and `UnavailableError` for trouble of our own, after the bytes were put aside: links expire.
     """
     with services.db.reading() as session:
         image = session.get(Image, job.subject_id)
@@ -53,13 +53,13 @@ def store(services: Services, job: Job) -> Conclusion | None:
     with scratch() as file:
         sha256 = _fetch(services, job, image, file)
         size = file.tell()
-        facts = imaging.inspect(file, max_pixels=services.config.max_image_pixels)
-        keys = _name(services, job, image, facts)
-        if keys is None:
-            return None
         try:
+            facts = imaging.inspect(file, max_pixels=services.config.max_image_pixels)
+            keys = _name(services, job, image, facts)
+            if keys is None:
+                return None
             _upload(services, keys, file, facts)
-        except StorageError:
+        except UnavailableError:
             _put_aside(services, job, image, file)
             raise
     return partial(_stored, image, Copied(size, sha256, facts))

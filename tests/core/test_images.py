@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import io
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -27,6 +28,7 @@ from app.signing import Picture
 from app.storage.local import LocalStorage
 from tests.core.conftest import at_once, count
 from tests.core.sites import Answer, Asked, Site
+from tests.core.test_imaging import signalled
 from tests.factories import (
     claim,
     conclude,
@@ -277,6 +279,20 @@ def test_storage_that_fails_half_way_leaves_the_image_pending(
     run_next(sqlite_parts, Kind.STORE_IMAGE)
     stored = only_image(sqlite_parts)
     assert (stored.key, stored.status) == (image.key, ImageStatus.STORED)
+
+
+def test_an_image_whose_decoder_was_told_to_end_is_kept_for_the_next_worker(
+    sqlite_parts: Services, host: Site
+) -> None:
+    url = host.serve("/a", noisy_png(2000))
+    task = make_task(sqlite_parts)
+    deliver(sqlite_parts, task, success(url))
+    with signalled(signal.SIGTERM):
+        fail_next(sqlite_parts, Kind.STORE_IMAGE)
+    host.replies["/a"] = Answer(410)
+
+    run_next(sqlite_parts, Kind.STORE_IMAGE)
+    assert get_task(sqlite_parts, task.id).status is TaskStatus.SUCCEEDED
 
 
 def test_base64_need_not_be_put_aside(sqlite_parts: Services) -> None:

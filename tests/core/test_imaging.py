@@ -2,13 +2,17 @@
 
 import io
 import json
+import os
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import psutil
@@ -16,7 +20,7 @@ import pytest
 from PIL import Image
 
 from app import imaging
-from app.errors import ImageError
+from app.errors import ImageError, UnavailableError
 from app.imaging import Facts
 
 MAX_PIXELS = 1_000_000
@@ -222,19 +226,57 @@ def test_an_image_that_takes_more_memory_than_allowed_is_refused(large: Path) ->
     assert json.loads(output)["error"] == "image_too_large"
 
 
-def test_a_decoder_that_the_machine_kills_is_no_fault_of_the_image(large: Path) -> None:
-    def decoders() -> list[psutil.Process]:
-        children = psutil.Process().children()
-        return [child for child in children if "decode.py" in " ".join(child.cmdline())]
+@contextmanager
+def meeting_a_decoder(do: Callable[[psutil.Process], object]) -> Iterator[Future[object]]:
+    """Do something to the next decoder that this process starts; what came of it."""
 
-    def kill() -> None:
-        while not (found := decoders()):
+    def meet() -> object:
+        while not (found := _decoders()):
             time.sleep(0.01)
-        found[0].kill()
+        return do(found[0])
 
-    with large.open("rb") as file, ThreadPoolExecutor() as pool:
-        killing = pool.submit(kill)
-        with pytest.raises(ImageError, match="killed") as caught:
-            imaging.inspect(file, max_pixels=25_000_000)
-        killing.result()
+    with ThreadPoolExecutor() as pool:
+        meeting = pool.submit(meet)
+        yield meeting
+        meeting.result()
+
+
+def signalled(number: signal.Signals) -> AbstractContextManager[object]:
+    """The next decoder that this process starts is sent that signal."""
+    return meeting_a_decoder(lambda decoder: decoder.send_signal(number))
+
+
+def _decoders() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [child for child in children if "decode.py" in " ".join(child.cmdline())]
+
+
+def test_a_decoder_that_the_machine_kills_is_no_fault_of_the_image(large: Path) -> None:
+    with (
+        large.open("rb") as file,
+        signalled(signal.SIGKILL),
+        pytest.raises(ImageError, match="killed") as caught,
+    ):
+        imaging.inspect(file, max_pixels=25_000_000)
     assert not caught.value.permanent
+
+
+def test_ctrl_c_in_a_terminal_does_not_reach_a_decoder(large: Path) -> None:
+    with (
+        large.open("rb") as file,
+        meeting_a_decoder(lambda decoder: os.getpgid(decoder.pid)) as group,
+    ):
+        imaging.inspect(file, max_pixels=25_000_000)
+    assert group.result() != os.getpgrp()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_decoder_that_is_told_to_end_with_its_worker_has_judged_nothing(
+    large: Path, number: signal.Signals
+) -> None:
+    with (
+        large.open("rb") as file,
+        signalled(number),
+        pytest.raises(UnavailableError, match="told to end"),
+    ):
+        imaging.inspect(file, max_pixels=25_000_000)
