@@ -22,20 +22,12 @@ def read_object(pieces: Iterator[bytes]) -> dict[str, Any]:
         if len(data) > MAX_JSON_BYTES:
             raise too_large(MAX_JSON_BYTES)
     try:
-        return _without_halves(bodies.read_json(bytes(data)))
+        return without_halves(bodies.read_json(bytes(data)))
     except InvalidResultError as error:
         raise HttpError("bad_request", f"the body: {error}") from None
 
 
-def inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """`pieces`, with an `HttpError` for those that cannot be inflated."""
-    try:
-        yield from pieces
-    except zlib.error as error:
-        raise HttpError("bad_request", f"the body: cannot be inflated: {error}") from None
-
-
-def _without_halves(fields: dict[str, Any]) -> dict[str, Any]:
+def without_halves(fields: dict[str, Any]) -> dict[str, Any]:
     """`fields` with U+FFFD for each lone surrogate: half of a character that was cut in two.
 
     JSON can say it, and no text can have it: not the database's, not a form's.
@@ -47,3 +39,11 @@ def _without_halves(fields: dict[str, Any]) -> dict[str, Any]:
         whole: dict[str, Any] = json.loads(clean(text))
         return whole
     return fields
+
+
+def inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """`pieces`, with an `HttpError` for those that cannot be inflated."""
+    try:
+        yield from pieces
+    except zlib.error as error:
+        raise HttpError("bad_request", f"the body: cannot be inflated: {error}") from None

@@ -15,7 +15,7 @@ from app.uploads import Submission, Upload
 from app.web.envelope import HttpError
 from app.web.forms import MAX_BUFFER_BYTES, MAX_PARTS, Form
 from app.web.intake import Budget, incoming
-from app.web.objects import inflated, read_object
+from app.web.objects import inflated, read_object, without_halves
 
 FORM = "multipart/form-data"
 # How many submissions of the largest size may be in flight at once, in one process.
@@ -39,7 +39,7 @@ def submission(
         elif request.mimetype == FORM:
             form = stack.enter_context(Form(request.mimetype_params.get("boundary", "")))
             _read_form(form, pieces)
-            fields = edits.parse_form(services, form.fields(), default_provider)
+            fields = without_halves(edits.parse_form(services, form.fields(), default_provider))
             uploads = form.uploads()
         else:
             raise HttpError(

@@ -2,26 +2,28 @@
 
 import gzip
 import io
+import json
 import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import UUID
 
 import pytest
 from werkzeug.test import EnvironBuilder, TestResponse
 from werkzeug.wrappers import Request
 
 from app import retention
-from app.models import Placement, Scope
+from app.models import Placement, Scope, TaskStatus
 from app.services import Services
 from app.storage.local import LocalStorage
 from app.web import reading
 from app.web.intake import Budget
 from tests.core.conftest import count
 from tests.core.test_file_rules import encoded
-from tests.factories import get_task, png
+from tests.factories import deliver, get_task, png, success
 from tests.web.sites import Site, all_at_once, error_of, fetch, json_of, open_site, tasks_of
 
 PATH = "/v1/images/edits"
@@ -55,6 +57,17 @@ def files_in(parts: Services) -> set[str]:
     folder = parts.config.local_storage_dir
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {str(path) for path in found if path.parts[0] != ".partial"}
+
+
+def test_half_a_character_in_a_form_does_not_keep_its_result_out(site: Site) -> None:
+    cut = json.dumps({"title": "cut \ud83d"})
+    image = json.dumps(["https://example.com/\ud83d.png"])
+    task_id = json_of(send(site, image=image, metadata=cut))["task_id"]
+    task = get_task(site.parts, UUID(task_id))
+    assert task.request["metadata"] == {"title": "cut \ufffd"}
+
+    deliver(site.parts, task, success("https://example.com/made.png"))
+    assert get_task(site.parts, task.id).status is TaskStatus.RECEIVED
 
 
 def test_files_are_in_storage_before_the_answer_and_served_as_what_they_are(site: Site) -> None:
