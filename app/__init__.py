@@ -18,5 +18,5 @@ The map, top to bottom; an import only ever points down:
     bodies, services             large bodies; the parts below, built once from the configuration
     db, storage, outbound, providers, signing, imaging, logs, reporting     one outside thing each
     models                       the tables
-    config, errors, columns, bulk, scratch, wire   the ground floor
+    config, errors, columns, bulk, scratch, wakeups, wire   the ground floor
 """

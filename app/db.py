@@ -2,13 +2,11 @@
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psycopg
 import structlog
 from alembic import command
 from alembic.config import Config as AlembicConfig
@@ -28,6 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from app.errors import TablesError
+from app.wakeups import Listening, Signals
 
 log = structlog.get_logger()
 
@@ -36,8 +35,6 @@ CONNECT_SECONDS = 3
 POOL_SECONDS = 5
 # A worker that is stopped inside a transaction must not hold its locks for longer than this.
 IDLE_TRANSACTION_SECONDS = 15
-LISTEN_CHECK_SECONDS = 1
-RECONNECT_SECONDS = 0.5
 # Events from a dump of another server have its transactions' numbers, which readers would wait for
 # if they are higher than this one's: they are old ones.
 _FROM_OTHER_LIVES = """
@@ -49,28 +46,6 @@ _NOTIFYING = text("SELECT pg_notify(c, p) FROM unnest(:channels ::text[], :texts
 OUTAGE_PAUSE_SECONDS = 0.5
 
 T = TypeVar("T")
-
-Listener = Callable[[str], None]
-
-
-class Signals:
-    """Wake-ups within this process.  An empty payload means that anything may have happened."""
-
-    def __init__(self) -> None:
-        self._listeners: dict[str, list[Listener]] = defaultdict(list)
-
-    def connect(self, channel: str, listener: Listener) -> None:
-        """Call `listener` with the payload of every wake-up on `channel`; it must not block."""
-        self._listeners[channel].append(listener)
-
-    def send(self, channel: str, payload: str = "") -> None:
-        """Wake whoever listens on `channel`."""
-        for listener in self._listeners[channel]:
-            listener(payload)
-
-    def channels(self) -> list[str]:
-        """The channels that somebody listens on."""
-        return list(self._listeners)
 
 
 class Database:
@@ -94,7 +69,7 @@ class Database:
             else self.engine.execution_options(isolation_level="AUTOCOMMIT")
         )
         self._writer = self.engine.execution_options(begin="IMMEDIATE")
-        self._listening: _PostgresListener | None = None
+        self._listening: Listening | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -142,7 +117,7 @@ class Database:
     def listen(self) -> None:
         """Start to receive the wake-ups that other processes send (PostgreSQL; SQLite has none)."""
         if not self.sqlite and self._listening is None:
-            self._listening = _PostgresListener(self.engine, self.signals)
+            self._listening = Listening(_connecting(self.engine), self.signals)
             self._listening.start()
 
     def check(self) -> None:
@@ -246,6 +221,8 @@ def _sqlite_engine(url: str) -> Engine:
 
 
 def _postgresql_engine(url: str, pool_size: int) -> Engine:
+    given = make_url(url).query.get("options", "")
+    limit = f"-c idle_in_transaction_session_timeout={IDLE_TRANSACTION_SECONDS}s"
     return create_engine(
         url,
         pool_size=pool_size,
@@ -256,45 +233,12 @@ def _postgresql_engine(url: str, pool_size: int) -> Engine:
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
             "application_name": "postback",
-            "options": f"-c idle_in_transaction_session_timeout={IDLE_TRANSACTION_SECONDS}s",
+            "options": f"{given} {limit}",
         },
     )
 
 
-class _PostgresListener(threading.Thread):
-    """One connection that turns NOTIFY into signals; reconnects, and then wakes everybody."""
-
-    def __init__(self, engine: Engine, signals: Signals) -> None:
-        super().__init__(name="listen", daemon=True)
-        self._connect_args = engine.dialect.create_connect_args(engine.url)[1]
-        self._signals = signals
-        self._stopped = threading.Event()
-
-    def run(self) -> None:
-        """Listen until stopped, over as many connections as it takes."""
-        while not self._stopped.is_set():
-            try:
-                self._listen()
-            except psycopg.Error as error:
-                log.warning("listening was cut off", action="listen", error=str(error))
-                self._stopped.wait(RECONNECT_SECONDS)
-
-    def stop(self) -> None:
-        """Stop at the next check."""
-        self._stopped.set()
-        self.join(LISTEN_CHECK_SECONDS)
-
-    def _listen(self) -> None:
-        with psycopg.connect(
-            **self._connect_args, autocommit=True, connect_timeout=CONNECT_SECONDS
-        ) as connection:
-            listening: set[str] = set()
-            while not self._stopped.is_set():
-                # Whoever connects to a channel may do so after this thread has started.
-                for channel in set(self._signals.channels()) - listening:
-                    connection.execute(f'LISTEN "{channel}"')
-                    self._signals.send(channel)
-                    listening.add(channel)
-                for notification in connection.notifies(timeout=LISTEN_CHECK_SECONDS):
-                    self._signals.send(notification.channel, notification.payload)
-                connection.execute("SELECT 1")
+def _connecting(engine: Engine) -> dict[str, Any]:
+    """How a connection of our own is made, with all that the URL says."""
+    _, arguments = engine.dialect.create_connect_args(engine.url)
+    return {**arguments, "connect_timeout": CONNECT_SECONDS}

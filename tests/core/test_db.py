@@ -13,10 +13,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app import db
-from app.db import Database, Signals, is_outage, notify
+from app.db import Database, is_outage, notify
 from app.errors import TablesError
 from app.models import Audit, Chunk, Task, new_id
 from app.services import Services
+from app.wakeups import Signals
 from tests.core.conftest import at_once, count
 from tests.core.sites import PATIENCE
 from tests.factories import eventually, get_task, make_task
@@ -162,6 +163,21 @@ def test_listening_goes_on_after_the_server_was_restarted(
     woken.wait_for("")
     send(listening, "a", "afterwards")
     woken.wait_for("afterwards")
+
+
+def test_parameters_in_the_url_hold_and_listening_goes_on_with_them(postgres_url: str) -> None:
+    with_parameters = "connect_timeout=5&options=-c%20search_path%3Dpg_catalog"
+    separator = "&" if "?" in postgres_url else "?"
+    database = Database(f"{postgres_url}{separator}{with_parameters}")
+    database.listen()
+    Woken(database.signals, "a").wait_for("")
+    with database.reading() as session:
+        settings = [
+            session.scalar(text(f"SHOW {name}"))
+            for name in ("search_path", "idle_in_transaction_session_timeout")
+        ]
+    assert settings == ["pg_catalog", "15s"]
+    database.close()
 
 
 def test_listening_ends_with_the_database(postgres_url: str) -> None:
