@@ -97,11 +97,15 @@ def delivery_failed(session: Session, job: Job, _error: BaseException, final: bo
 
 
 def send_again(session: Session, deliveries: Sequence[Delivery]) -> None:
-    """Begin with these at once and with the whole schedule, whatever came of them before."""
+    """Begin with these at once and with the whole schedule, whatever came of them before.
+
+    Writes to the database, not to the objects.
+    """
     ids = {delivery.id for delivery in deliveries}
-    for delivery in deliveries:
-        delivery.status, delivery.tries = DeliveryStatus.PENDING, 0
-        delivery.next_attempt_at, delivery.delivered_at = db_now(), None
+    # All columns, whatever the objects say: an attempt may have ended since they were read.
+    begun = {"status": DeliveryStatus.PENDING, "tries": 0, "delivered_at": None}
+    anew = update(Delivery).where(Delivery.id.in_(ids)).values(next_attempt_at=db_now(), **begun)
+    session.execute(anew.execution_options(synchronize_session=False))
     named = JobRow.task_id.in_({delivery.task_id for delivery in deliveries})
     theirs = (or_(named, JobRow.task_id.is_(None)), JobRow.subject_id.in_(ids))
     hurried = update(JobRow).where(*theirs, JobRow.lease_token.is_(None)).values(due_at=db_now())
@@ -152,10 +156,14 @@ def _conclude(
     delivery = letter.delivery
     # In few statements: there is one such transaction for each attempt.
     changed = update(Delivery).where(Delivery.id == delivery.id).values(_state(tried, pause))
-    changed = changed.returning(Delivery.id).execution_options(synchronize_session=False)
-    if session.scalar(changed) is None:
+    changed = changed.returning(Delivery.tries).execution_options(synchronize_session=False)
+    tries = session.scalar(changed)
+    if tries is None:
         return
     session.execute(insert(Attempt).values(_attempt(delivery, tried)))
+    if tries <= delivery.tries and not tried.succeeded:
+        # Somebody has asked for it again meanwhile, and took this job for the one that is to do it.
+        send_again(session, [delivery])
     if letter.doubted or not tried.succeeded:
         _judge_host(services, session, letter.queue, tried)
     endpoint = letter.endpoint

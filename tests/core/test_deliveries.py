@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ import svix
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app import retention
+from app import jobs, retention
 from app.columns import db_now
 from app.events import Happened
 from app.jobs import Kind
@@ -29,10 +30,12 @@ from tests.factories import (
     claim,
     conclude,
     due_kinds,
+    eventually,
     failure,
     make_task,
     reconfigured,
     run_next,
+    somebody_waits,
     take,
 )
 from tests.subscribers import (
@@ -161,6 +164,60 @@ def test_it_is_tried_again_by_the_schedule_with_the_same_bytes_and_then_given_up
     assert len({(each.body, each.headers["webhook-id"]) for each in asked(host)}) == 1
     assert verify(endpoint.secret, asked(host)[-1])
     assert Kind.DELIVER not in due_kinds(parts)
+
+
+@pytest.mark.parametrize("pauses", [(1.0,), (1.0, 36_000.0)], ids=["the last", "the last but one"])
+@pytest.mark.parametrize("arrives", [False, True], ids=["fails", "arrives"])
+def test_what_is_asked_for_again_during_an_attempt_is_sent_unless_that_arrives(
+    parts: Services, host: Site, pauses: tuple[float, ...], arrives: bool
+) -> None:
+    parts = reconfigured(parts, delivery_schedule=pauses)
+    endpoint = make_endpoint(parts, host.serve("/hook", b"", status=500))
+    send_one(parts, endpoint)
+    deliver_next(parts)
+    hasten(parts)
+    job = claim(parts, Kind.DELIVER)
+    if arrives:
+        host.serve("/hook", b"")
+    under_way = module.deliver(parts, job)
+    with parts.db.transaction() as session:
+        endpoints.retry(session, session.get_one(Delivery, job.subject_id), ACTOR)
+    conclude(parts, job, under_way)
+
+    if not arrives:
+        host.serve("/hook", b"")
+        run_next(parts, Kind.DELIVER)
+    (delivery,) = shown(parts)
+    assert (delivery["status"], delivery["next_attempt_at"]) == ("delivered", None)
+    statuses = [attempt["status"] for attempt in delivery["attempts"]]
+    assert statuses == ([500, 200] if arrives else [500, 500, 200])
+    assert Kind.DELIVER not in due_kinds(parts)
+
+
+def test_what_is_asked_for_again_as_its_last_attempt_ends_is_sent(
+    postgres_parts: Services, host: Site
+) -> None:
+    parts = reconfigured(postgres_parts, delivery_schedule=(1.0,))
+    send_one(parts, make_endpoint(parts, host.serve("/hook", b"", status=500)))
+    deliver_next(parts)
+    hasten(parts)
+    job = claim(parts, Kind.DELIVER)
+    under_way = module.deliver(parts, job)
+    assert callable(under_way)
+
+    def ask() -> None:
+        with parts.db.transaction() as session:
+            endpoints.retry(session, session.get_one(Delivery, job.subject_id), ACTOR)
+
+    with ThreadPoolExecutor() as pool:
+        with parts.db.transaction() as session:
+            jobs.finish(session, job)
+            under_way(session)
+            asking = pool.submit(ask)
+            eventually(lambda: somebody_waits(parts))
+        asking.result()
+    host.serve("/hook", b"")
+    assert deliver_next(parts)["status"] == "delivered"
 
 
 def test_retry_after_is_honoured_and_redirects_are_not_followed(
