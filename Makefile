@@ -1,7 +1,6 @@
 # `make` sets up what it needs in .venv; of the machine only the tests touch anything: they install Chromium.
 # What runs until it is told to end takes the shell's place, so that whoever ends `make` ends it, too.
 PYTHON ?= python3
-PORT ?= 8000
 DATABASE ?= postgresql
 BIN := .venv/bin
 
@@ -10,10 +9,10 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 .PHONY: demo run test chromium screenshots soak chaos bench bench-streams bench-million check format requirements clean
 
 demo: .venv/runtime
-	@PORT=$(PORT) exec $(BIN)/python -m app demo $(if $(ONCE),--once)
+	@exec $(BIN)/python -m app demo $(if $(ONCE),--once)
 
 run: .venv/runtime
-	@PORT=$(PORT) exec $(BIN)/python -m app serve
+	@exec $(BIN)/python -m app serve
 
 test: .venv/dev chromium
 	$(BIN)/pytest -n 2 --dist loadgroup

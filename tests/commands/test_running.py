@@ -4,6 +4,7 @@ import ctypes
 import json
 import shlex
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,6 +189,22 @@ def _listens_on(processes: list[psutil.Process], port: int) -> set[str]:
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
     }
+
+
+@pytest.mark.parametrize("said", ["in the file", "to make", "in the environment"])
+def test_make_run_listens_where_it_is_told_to(folder: Path, said: str) -> None:
+    (folder / ".venv").symlink_to(sys.prefix)
+    command = ["make", "-f", f"{ROOT}/Makefile", "-o", ".venv/runtime", "run"]
+    settings = {}
+    with free_port() as port, free_port() as other:
+        (folder / ".env").write_text(f"PORT={port if said == 'in the file' else other}\n")
+        if said == "to make":
+            command.append(f"PORT={port}")
+        elif said == "in the environment":
+            settings["PORT"] = str(port)
+        with running(folder, settings, *command) as service:
+            service.wait_for(lambda: is_ready(port))
+            assert f"Postback is at http://127.0.0.1:{port}\n" in service.log
 
 
 def test_what_it_has_made_for_itself_is_there_at_the_next_start(folder: Path) -> None:
