@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Select, delete, insert, select
 from sqlalchemy.orm import Session
 
 from app.errors import ImageError, InvalidResultError
@@ -218,9 +218,10 @@ def read_chunks(session: Session, owner_id: UUID, place: Place | None = None) ->
         position, start = position + 1, 0
 
 
-def delete_chunks(session: Session, owner_ids: Iterable[UUID]) -> None:
-    """Forget what is kept in chunks under these ids."""
-    session.execute(delete(Chunk).where(Chunk.owner_id.in_(list(owner_ids))))
+def delete_chunks(session: Session, owner_ids: Iterable[UUID] | Select[Any]) -> None:
+    """Forget what is kept in chunks under these ids, or under those that a query finds."""
+    found = owner_ids if isinstance(owner_ids, Select) else list(owner_ids)
+    session.execute(delete(Chunk).where(Chunk.owner_id.in_(found)))
 
 
 def read_body(session: Session, callback_id: UUID, place: Place | None = None) -> Iterator[bytes]:

@@ -86,19 +86,16 @@ def clear(services: Services, keys: Sequence[str]) -> None:
             session.execute(delete(Placement).where(Placement.key.in_(keys)))
 
 
-def purge(services: Services) -> int:
-    """Delete the objects that were left behind; how many there were.  Raises `StorageError`."""
+def give_up(services: Services) -> None:
+    """Mark the objects that were left behind: nobody needs them any more."""
     with services.db.transaction() as session:
         _abandon(session, Placement.noted_at < db_now(-ORPHAN_SECONDS))
-    total = 0
-    while True:
-        with services.db.reading() as session:
-            left = select(Placement.key).where(Placement.abandoned).limit(BATCH)
-            keys = session.scalars(left).all()
-        if not keys:
-            return total
-        clear(services, keys)
-        total += len(keys)
+
+
+def left(session: Session, after: str) -> Sequence[str]:
+    """Keys of abandoned objects: the next batch in their order."""
+    marked = select(Placement.key).where(Placement.abandoned, Placement.key > after)
+    return session.scalars(marked.order_by(Placement.key).limit(BATCH)).all()
 
 
 def _abandon(session: Session, which: ColumnElement[bool]) -> Sequence[str]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -9,6 +11,7 @@ from sqlalchemy import delete, exists, or_, select, union_all, update
 from sqlalchemy.orm import Session
 
 from app import bodies, circuits, counts, placements
+from app.errors import StorageError
 from app.jobs import Job
 from app.models import (
     FINAL,
@@ -39,6 +42,10 @@ ORPHAN_SECONDS = DAY_SECONDS
 SESSION_SECONDS = DAY_SECONDS
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_NEVER = first_id(_BEGINNING)
+
+# What has objects in storage, in the order in which it goes.
+Owned = TypeVar("Owned", UUID, str)
 
 # Deletes up to a batch of what is older than an id, and says how many there were.
 Step = Callable[[Session, UUID], int]
@@ -60,8 +67,12 @@ def purge(services: Services, job: Job | None = None) -> None:
         circuits.forget(session)
         counts.forget(session)
     # Last: nothing else must wait for storage that is down.
-    deleted["tasks"] = _delete_old_tasks(services, config.retention_days)
-    deleted["objects"] = placements.purge(services)
+    placements.give_up(services)
+    deleted["objects"] = _sweep(services, placements.left, placements.clear, "")
+    if config.retention_days is not None:
+        boundary = _made_before(config.retention_days * DAY_SECONDS)
+        old = partial(_old_tasks, boundary)
+        deleted["tasks"] = _sweep(services, old, delete_tasks, _NEVER)
     if any(deleted.values()):
         log.info("retention applied", action="purge", **deleted)
 
@@ -79,14 +90,14 @@ def delete_tasks(services: Services, ids: Sequence[UUID]) -> None:
         session.execute(delete(Row).where(Row.task_id.in_(ids)))
         mine = select(Task.id).where(Task.id.in_(ids)).order_by(Task.id)
         session.execute(mine.with_for_update())
-        # Put there since then: a late success or a partial image may have come.
-        late = sorted(_keys_of(session, ids) - keys)
-        placements.note(session, late)
-        images = session.scalars(select(Image.id).where(Image.task_id.in_(ids))).all()
-        callbacks = session.scalars(select(Callback.id).where(Callback.task_id.in_(ids))).all()
-        bodies.delete_chunks(session, [*callbacks, *images])
+        known = _keys_of(session, ids)
+        # A worker that was stopped in the middle of an upload may bring any of them there again.
+        placements.note(session, sorted(known))
+        for owner in (Callback, Image):
+            bodies.delete_chunks(session, select(owner.id).where(owner.task_id.in_(ids)))
         session.execute(delete(Task).where(Task.id.in_(ids)))
-    placements.abandon(services, late)
+    # Put there since then: a late success or a partial image may have come.
+    placements.abandon(services, sorted(known - keys))
 
 
 def _keys_of(session: Session, ids: Sequence[UUID]) -> set[str]:
@@ -96,18 +107,53 @@ def _keys_of(session: Session, ids: Sequence[UUID]) -> set[str]:
     return set(session.scalars(union_all(*owned)))
 
 
-def _delete_old_tasks(services: Services, days: int | None) -> int:
-    if days is None:
-        return 0
-    old = select(Task.id).where(Task.id < _made_before(days * DAY_SECONDS), Task.status.in_(FINAL))
+def _old_tasks(boundary: UUID, session: Session, after: UUID) -> Sequence[UUID]:
+    old = select(Task.id).where(Task.id > after, Task.id < boundary, Task.status.in_(FINAL))
+    return session.scalars(old.order_by(Task.id).limit(BATCH)).all()
+
+
+def _sweep(
+    services: Services,
+    find: Callable[[Session, Owned], Sequence[Owned]],
+    delete: Callable[[Services, Sequence[Owned]], None],
+    after: Owned,
+) -> int:
+    """Delete all that `find` finds after the last one that it found; how many there were.
+
+    What storage refuses to let go, a legal hold say, stays, and keeps nothing else from going.
+    Raises `StorageError` when storage is down.
+    """
     deleted = 0
     while True:
         with services.db.reading() as session:
-            ids = session.scalars(old.order_by(Task.id).limit(BATCH)).all()
-        if not ids:
+            found = find(session, after)
+        if not found:
             return deleted
-        delete_tasks(services, ids)
-        deleted += len(ids)
+        after = found[-1]
+        try:
+            delete(services, found)
+            deleted += len(found)
+        except StorageError:
+            services.storage.check()
+            deleted += _delete_singly(services, delete, found)
+
+
+def _delete_singly(
+    services: Services,
+    delete: Callable[[Services, Sequence[Owned]], None],
+    found: Sequence[Owned],
+) -> int:
+    deleted = 0
+    for one in found:
+        try:
+            delete(services, [one])
+            deleted += 1
+        except StorageError as error:
+            log.warning("storage keeps it", action="purge", what=str(one), error=str(error))
+            refusal = error
+    if not deleted:
+        raise refusal
+    return deleted
 
 
 def _repeat(services: Services, step: Step, age_seconds: float) -> int:

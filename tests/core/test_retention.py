@@ -1,18 +1,14 @@
 """What is too old goes, in the right order, and nothing else."""
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from uuid import UUID
 
-import pytest
 from sqlalchemy import select, update
 
-from app import bodies, inbox, jobs, keys, retention, tasks
+from app import bodies, inbox, keys, retention
 from app.bodies import INLINE_BYTES, Body
-from app.errors import MissingObjectError, StorageError
+from app.errors import MissingObjectError
 from app.inbox import Incoming
 from app.jobs import Kind
 from app.models import (
@@ -34,23 +30,17 @@ from app.models import (
 from app.models import Job as JobRow
 from app.retention import BATCH
 from app.services import Services
-from app.storage.local import LocalStorage
 from tests.core.conftest import count
 from tests.core.sites import Site
-from tests.core.test_images import with_storage_down
 from tests.factories import (
     body_of,
     callbacks_of,
-    claim,
     deliver,
-    eventually,
-    fail_next,
     get_task,
     make_task,
     png,
     reconfigured,
     run_next,
-    somebody_waits,
     success,
     take,
     take_large,
@@ -143,75 +133,6 @@ def test_more_than_a_batch_goes_at_once(sqlite_parts: Services) -> None:
         refuse(sqlite_parts, None, Body(size=1, id=old_id(31)))
     retention.purge(reconfigured(sqlite_parts, retention_days=7))
     assert (count(sqlite_parts.db, Task), count(sqlite_parts.db, Callback)) == (1, 0)
-
-
-def test_while_storage_is_down_the_rows_stay_so_that_it_can_be_tried_again(
-    sqlite_parts: Services, host: Site
-) -> None:
-    task = aged(sqlite_parts, finished_task(sqlite_parts, host), days=8)
-    short = reconfigured(sqlite_parts, retention_days=7)
-
-    class Down(LocalStorage):
-        def delete(self, keys: Iterable[str]) -> None:
-            raise StorageError(f"storage is down, {len(list(keys))} keys stay")
-
-    with pytest.raises(StorageError):
-        retention.purge(replace(short, storage=Down(Path(short.config.local_storage_dir))))
-    assert get_task(short, task.id).status is TaskStatus.SUCCEEDED
-
-    retention.purge(short)
-    assert count(short.db, Task) == 0
-
-
-def test_what_comes_while_a_task_is_deleted_goes_as_well(
-    sqlite_parts: Services, host: Site
-) -> None:
-    """A worker has nearly stored its image when somebody deletes the task."""
-    task = make_task(sqlite_parts)
-    deliver(sqlite_parts, task, success(host.serve("/a.png", png())))
-    stored: list[str] = []
-
-    class Slow(LocalStorage):
-        def delete(self, gone: Iterable[str]) -> None:
-            super().delete(gone)
-            if not stored:
-                run_next(sqlite_parts, Kind.STORE_IMAGE)
-                stored.extend(keys_of_image(sqlite_parts))
-
-    slow = replace(sqlite_parts, storage=Slow(sqlite_parts.config.local_storage_dir))
-    retention.delete_tasks(slow, [task.id])
-    assert (len(stored), [key for key in stored if exists(sqlite_parts, key)]) == (2, [])
-
-
-def test_deleting_waits_for_a_job_whose_end_is_being_written(postgres_parts: Services) -> None:
-    task = make_task(postgres_parts)
-    job = claim(postgres_parts, Kind.SUBMIT)
-    with ThreadPoolExecutor() as pool:
-        with postgres_parts.db.transaction() as session:
-            jobs.ensure_held(session, job)
-            deleting = pool.submit(retention.delete_tasks, postgres_parts, [task.id])
-            eventually(lambda: somebody_waits(postgres_parts))
-            tasks.lock(session, task.id)
-        deleting.result()
-
-
-def test_deleting_one_task_leaves_the_others(parts: Services, host: Site) -> None:
-    kept, deleted = finished_task(parts, host), make_task(parts)
-    take(parts, deleted, success())
-    for gone in ([deleted.id], [deleted.id, new_id()], []):
-        retention.delete_tasks(parts, gone)
-    assert count(parts.db, Task) == 1
-    assert [callback.task_id for callback in callbacks_of(parts, kept)] == [kept.id]
-    assert all(exists(parts, key) for key in keys_of_image(parts))
-
-
-def test_bytes_that_wait_for_storage_go_with_their_task(parts: Services, host: Site) -> None:
-    task = make_task(parts)
-    deliver(parts, task, success(host.serve("/a.png", png())))
-    fail_next(with_storage_down(parts), Kind.STORE_IMAGE)
-    assert count(parts.db, Chunk) == 1
-    retention.delete_tasks(parts, [task.id])
-    assert count(parts.db, Chunk) == 0
 
 
 def test_old_bodies_go_and_what_is_known_of_them_stays(parts: Services, host: Site) -> None:
