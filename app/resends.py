@@ -14,7 +14,7 @@ from typing import Any, overload
 from uuid import UUID
 
 import structlog
-from sqlalchemy import exists, func, null, select, update
+from sqlalchemy import case, exists, func, null, select, update
 from sqlalchemy.orm import Session
 
 from app.columns import db_now
@@ -176,23 +176,18 @@ class Marks:
 
     def _write(self, batch: Sequence[tuple[UUID, bool]]) -> list[None]:
         whole = {task_id for task_id, got in batch if got}
+        first_time = func.coalesce(Task.answered_at, db_now())
+        # All at once, in the order in which everybody locks tasks: nobody may wait in a circle.
+        ids = {task_id for task_id, _ in batch}
+        locked = select(Task.id).where(Task.id.in_(ids)).order_by(Task.id).with_for_update()
+        noted = update(Task).where(Task.id.in_(locked.scalar_subquery()))
+        answered_at = case((Task.id.in_(whole), first_time), else_=Task.answered_at)
         with self._db.transaction() as session:
-            _mark(session, whole, func.coalesce(Task.answered_at, db_now()))
-            _mark(session, {task_id for task_id, _ in batch} - whole, Task.answered_at)
+            session.execute(
+                noted.values(answering_at=null(), answered_at=answered_at),
+                execution_options={"synchronize_session": False},
+            )
         return [None] * len(batch)
-
-
-def _mark(session: Session, ids: set[UUID], answered_at: Any) -> None:
-    if not ids:
-        return
-    # In the order in which everybody locks tasks, so that nobody waits for each other.
-    locked = select(Task.id).where(Task.id.in_(ids)).order_by(Task.id).with_for_update()
-    session.execute(
-        update(Task)
-        .where(Task.id.in_(locked.scalar_subquery()))
-        .values(answering_at=null(), answered_at=answered_at)
-        .execution_options(synchronize_session=False)
-    )
 
 
 def _one_at_a_time(session: Session, name: str) -> None:
