@@ -115,7 +115,7 @@ class Config(BaseModel):
 
     retention_days: Days | None = None
     """After how many days an ended task is deleted with its images; empty for never."""
-    retention_body_days: Days = 30
+    retention_body_days: Days = 30.0
     """After how many days bodies that came in or were pushed and the rejection log are deleted."""
     worker_concurrency: Count = 8
     """How many jobs one worker runs at a time."""

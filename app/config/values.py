@@ -199,7 +199,9 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Names = Annotated[tuple[str, ...], _split(r"\s*,\s*")]
 # Never shown: not in a repr, not in an error.
 Secret = Annotated[str, Field(repr=False)]
-Days = Annotated[int, Field(gt=0), AfterValidator(lambda days: min(days, 36_500))]
+Days = Annotated[
+    float, Field(gt=0, allow_inf_nan=False), AfterValidator(lambda days: min(days, 36_500.0))
+]
 WebhookSecret = Annotated[str, AfterValidator(_webhook_secret)]
 SentryDsn = Annotated[str, AfterValidator(_sentry_dsn)]
 OptionalSecret = Annotated[str | None, Field(repr=False)]

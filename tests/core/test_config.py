@@ -49,6 +49,7 @@ def test_two_settings_are_enough_and_an_empty_value_counts_as_none() -> None:
         ("rate_limits", "OFF", "off"),
         ("task_deadline", "5000000d", 36_500 * 86_400),
         ("retention_days", "1000000", 36_500),
+        ("retention_days", "0.5", 0.5),
         ("image_hosts", "a.test,*.b.test,", ("a.test", "*.b.test")),
         ("delivery_schedule", "5s, 1m 2h", (5, 60, 7200)),
     ],
@@ -71,6 +72,12 @@ SIZE = "a positive number of bytes, or one with KiB, MiB or GiB"
 def test_any_other_duration_or_size_is_refused(name: str, texts: list[str], rule: str) -> None:
     for text in texts:
         assert problems(**{name: text}) == [f"{name}={text!r}: expected {rule}"]
+
+
+@pytest.mark.parametrize("text", ["0", "-0.5", "infinity", "nan", "a week"])
+def test_days_are_a_positive_number(text: str) -> None:
+    (problem,) = problems(RETENTION_DAYS=text)
+    assert problem.startswith(f"RETENTION_DAYS={text!r}: Input should be ")
 
 
 def test_private_hosts_are_hosts_with_a_port_or_ranges() -> None:
