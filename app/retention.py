@@ -121,7 +121,7 @@ def _sweep(
     """Delete all that `find` finds after the last one that it found; how many there were.
 
     What storage refuses to let go, a legal hold say, stays, and keeps nothing else from going.
-    Raises `StorageError` when storage is down.
+    Raises `StorageError` when storage is down, or refuses a whole batch.
     """
     deleted = 0
     while True:
@@ -151,7 +151,7 @@ def _delete_singly(
         except StorageError as error:
             log.warning("storage keeps it", action="purge", what=str(one), error=str(error))
             refusal = error
-    if not deleted:
+    if not deleted and len(found) == BATCH:
         raise refusal
     return deleted
 
