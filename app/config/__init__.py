@@ -191,7 +191,7 @@ def _cross_checks(given: Mapping[str, str], production: bool) -> list[str]:
         fallbacks = re.split(r"\s*,\s*", given.get("secret_key_fallbacks", ""))
         problems += _weak("SECRET_KEY", given.get("secret_key", ""))
         problems += [problem for key in fallbacks for problem in _weak("SECRET_KEY_FALLBACKS", key)]
-    if given["storage"] == "s3" and "s3_bucket" not in given:
+    if given["storage"].lower() == "s3" and "s3_bucket" not in given:
         problems.append("S3_BUCKET: missing, needed by STORAGE=s3")
     return problems
 

@@ -152,7 +152,8 @@ def test_any_other_database_is_refused_without_repeating_the_url(url: str) -> No
 def test_a_bucket_makes_storage_s3_and_s3_needs_one() -> None:
     assert load(S3_BUCKET="images").storage == "s3"
     assert load(S3_BUCKET="images", STORAGE="local").storage == "local"
-    assert problems(STORAGE="s3") == ["S3_BUCKET: missing, needed by STORAGE=s3"]
+    for spelled in ("s3", "S3"):
+        assert problems(STORAGE=spelled) == ["S3_BUCKET: missing, needed by STORAGE=s3"]
 
 
 @pytest.mark.parametrize(
