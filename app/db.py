@@ -11,7 +11,7 @@ import structlog
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
-from psycopg.errors import ProgramLimitExceeded
+from psycopg.errors import DeadlockDetected, ProgramLimitExceeded, SerializationFailure
 from sqlalchemy import (
     Connection,
     Engine,
@@ -155,6 +155,12 @@ def is_outage(error: BaseException) -> bool:
         # Counted among the operational ones, but caused by a value that will always be too long.
         return False
     return isinstance(error, OperationalError | InterfaceError | PoolTimeoutError)
+
+
+def is_collision(error: BaseException) -> bool:
+    """Whether `error` says that a transaction was undone so that another one could go on."""
+    undone = getattr(error, "orig", None)
+    return isinstance(undone, DeadlockDetected | SerializationFailure)
 
 
 def migrate(url: str) -> None:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from app.db import is_outage
+from app.db import is_collision, is_outage
 from app.errors import UnavailableError
 
 log = structlog.get_logger()
@@ -26,8 +26,8 @@ R = TypeVar("R")
 class Batches(Generic[T, R]):
     """Calls `handle` with what has queued up while it ran the last time.
 
-    `handle` gives a result for each item.  One that comes alone, after another one that did, waits for
-    nobody; those that came together get a moment to do so again.
+    `handle` gives a result for each item, or fails and leaves nothing behind.  One that comes alone,
+    after another one that did, waits for nobody; those that came together get a moment to do so again.
     """
 
     def __init__(
@@ -93,12 +93,22 @@ class Batches(Generic[T, R]):
         if not batch:
             return
         try:
-            results = self._handle([item for item, _ in batch])
+            results = self._handle_twice([item for item, _ in batch])
         except Exception as error:
             self._do_singly(batch, error)
         else:
             for (_, future), result in zip(batch, results, strict=True):
                 future.set_result(result)
+
+    def _handle_twice(self, items: Sequence[T]) -> Sequence[R]:
+        """What `handle` gives, at the second try if the first one stood in somebody's way."""
+        try:
+            return self._handle(items)
+        except Exception as error:
+            if not is_collision(error):
+                raise
+            log.warning("once more", action=self._thread.name, batch=len(items), error=str(error))
+            return self._handle(items)
 
     def _do_singly(self, batch: list[tuple[T, Future[R]]], error: Exception) -> None:
         """After a batch has failed: one bad item must not take the others down with it."""

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -387,6 +387,32 @@ def test_of_two_successes_in_two_processes_at_once_one_counts(postgres_parts: Se
             eventually(lambda: somebody_waits(postgres_parts))
         assert outcomes(other.result()) == [CONFLICT]
     assert get_task(postgres_parts, task.id).result_id == first.body.id
+
+
+def test_a_batch_that_waits_in_a_circle_with_somebody_is_done_after_them(
+    postgres_parts: Services,
+) -> None:
+    parts = postgres_parts
+    first, second = make_task(parts), make_task(parts)
+
+    def locked(session: Session, task: Task) -> Task:
+        return session.get_one(Task, task.id, with_for_update=True)
+
+    def names(batch: Sequence[Task]) -> list[str | None]:
+        with parts.db.transaction() as session:
+            return [locked(session, task).provider_task_id for task in (*batch, second)][:1]
+
+    batches = Batches("test", names)
+    with ThreadPoolExecutor() as pool:
+        with parts.db.transaction() as session:
+            # So that the batch is the one that PostgreSQL undoes.
+            session.execute(text("SET LOCAL deadlock_timeout = '1min'"))
+            locked(session, second)
+            asked = pool.submit(batches.ask, first)
+            eventually(lambda: somebody_waits(parts))
+            locked(session, first).provider_task_id = "theirs"
+        assert asked.result() == "theirs"
+    batches.stop()
 
 
 def wait_behind(box: Inbox, pool: ThreadPoolExecutor, *batch: Incoming) -> list[Future[Taken]]:
