@@ -3,6 +3,7 @@
 import re
 from base64 import b64decode
 from collections.abc import Callable
+from decimal import Decimal
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, NamedTuple
@@ -17,7 +18,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _DURATION_UNITS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # Longer than anything is kept or waited for; clocks and calendars end not much later.
 _CENTURY = 36_500 * 86_400.0
-_SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB)?")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KiB|MiB|GiB)?")
 _SIZE_UNITS = {None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -48,7 +49,8 @@ def duration(value: str) -> float:
 
 def _size(value: str) -> int:
     match = _SIZE.fullmatch(value.strip())
-    size = int(match[1]) * _SIZE_UNITS[match[2]] if match else 0
+    # As a decimal: a float knows the largest numbers only roughly.
+    size = int(Decimal(match[1]) * _SIZE_UNITS[match[2]]) if match else 0
     if size <= 0:
         raise ValueError("expected a positive number of bytes, or one with KiB, MiB or GiB")
     return size

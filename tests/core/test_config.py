@@ -43,6 +43,7 @@ def test_two_settings_are_enough_and_an_empty_value_counts_as_none() -> None:
         ("max_image_bytes", "1KiB", 1024),
         ("max_image_bytes", "3 MiB", 3 * 2**20),
         ("max_image_bytes", "2GiB", 2**31),
+        ("max_image_bytes", "1.5MiB", 1_572_864),
         ("public_url", "https://postback.test/path/", "https://postback.test/path"),
         ("secret_key_fallbacks", f"{22 * 'a'} , {22 * 'b'}", (22 * "a", 22 * "b")),
         ("log_level", "INFO", "info"),
@@ -66,7 +67,7 @@ SIZE = "a positive number of bytes, or one with KiB, MiB or GiB"
     ("name", "texts", "rule"),
     [
         ("TASK_DEADLINE", ["0", "-1", "5 minutes", "1e3", "s", "infinity", "1,5"], DURATION),
-        ("MAX_IMAGE_BYTES", ["0", "1.5MiB", "1MB", "1kib", "-3", "lots"], SIZE),
+        ("MAX_IMAGE_BYTES", ["0", "0.5", "1,5MiB", ".5MiB", "1MB", "1kib", "-3", "lots"], SIZE),
     ],
 )
 def test_any_other_duration_or_size_is_refused(name: str, texts: list[str], rule: str) -> None:
