@@ -58,11 +58,12 @@ def create(session: Session, fields: Fields, actor: Actor) -> Endpoint:
 
 def change(session: Session, endpoint: Endpoint, fields: Fields, actor: Actor) -> None:
     """Change `fields`, which were found good; one that is enabled, or elsewhere, begins anew."""
-    for name, value in fields.items():
-        setattr(endpoint, name, value)
     if fields.get("enabled") is True or "url" in fields:
+        # Before the endpoint is locked, as by whoever has made an attempt: else they could deadlock.
         _trust(session, endpoint)
         endpoint.failing_since = None
+    for name, value in fields.items():
+        setattr(endpoint, name, value)
     if fields.get("enabled") is True:
         endpoint.disabled_at = endpoint.disabled_reason = None
     elif fields.get("enabled") is False and endpoint.disabled_at is None:

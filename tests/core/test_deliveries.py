@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from app import jobs, retention
 from app.columns import db_now
 from app.events import Happened
-from app.jobs import Kind
+from app.jobs import Again, Conclusion, Job, Kind
 from app.models import Circuit, Delivery, DeliveryStatus, Endpoint, Message, first_id, new_id
 from app.models import Job as JobRow
 from app.outbound import Outbound
@@ -63,6 +63,15 @@ def hasten(parts: Services) -> None:
     """Let the time pass until the next attempt."""
     with parts.db.transaction() as session:
         session.execute(update(JobRow).where(JobRow.kind == Kind.DELIVER).values(due_at=db_now()))
+
+
+def attempted(parts: Services) -> tuple[Job, Conclusion]:
+    """The next job, whose attempt was made, and what is left to write of it."""
+    job = claim(parts, Kind.DELIVER)
+    ending = module.deliver(parts, job)
+    conclusion = ending.conclude if isinstance(ending, Again) else ending
+    assert conclusion
+    return job, conclusion
 
 
 def planned(delivery: Mapping[str, Any]) -> float:
@@ -201,9 +210,7 @@ def test_what_is_asked_for_again_as_its_last_attempt_ends_is_sent(
     send_one(parts, make_endpoint(parts, host.serve("/hook", b"", status=500)))
     deliver_next(parts)
     hasten(parts)
-    job = claim(parts, Kind.DELIVER)
-    under_way = module.deliver(parts, job)
-    assert callable(under_way)
+    job, conclusion = attempted(parts)
 
     def ask() -> None:
         with parts.db.transaction() as session:
@@ -212,12 +219,38 @@ def test_what_is_asked_for_again_as_its_last_attempt_ends_is_sent(
     with ThreadPoolExecutor() as pool:
         with parts.db.transaction() as session:
             jobs.finish(session, job)
-            under_way(session)
+            conclusion(session)
             asking = pool.submit(ask)
             eventually(lambda: somebody_waits(parts))
         asking.result()
     host.serve("/hook", b"")
     assert deliver_next(parts)["status"] == "delivered"
+
+
+def test_an_endpoint_is_changed_while_an_attempt_at_it_is_written_down(
+    postgres_parts: Services, host: Site
+) -> None:
+    parts = postgres_parts
+    endpoint = make_endpoint(parts, host.serve("/hook", b"", status=500))
+    send_one(parts, endpoint)
+    deliver_next(parts)
+    hasten(parts)
+    host.serve("/hook", b"")
+    _, conclusion = attempted(parts)
+
+    def change() -> None:
+        with parts.db.transaction() as session:
+            found = session.get_one(Endpoint, endpoint.id)
+            endpoints.change(session, found, {"enabled": True, "description": "new"}, ACTOR)
+
+    with ThreadPoolExecutor() as pool:
+        with parts.db.transaction() as session:
+            conclusion(session)
+            changing = pool.submit(change)
+            eventually(lambda: somebody_waits(parts))
+        changing.result()
+    now = get_endpoint(parts, endpoint)
+    assert (now.description, now.failing_since) == ("new", None)
 
 
 def test_retry_after_is_honoured_and_redirects_are_not_followed(
