@@ -19,8 +19,8 @@ from app.providers import RULES
 from app.providers.base import File
 from app.providers.rules import Flag, Kind
 
-# What has a place of its own on the command line.  The command always asks for a task's id at once.
-_PLACED = {"image", "mask", "prompt", "async"}
+# What has a place of its own on the command line.
+_PLACED = {"image", "mask", "prompt"}
 _SHOWN_PROMPT = 60
 
 _HELP = """Submit an edit: images (files or URLs), and last what is to be done with them.
@@ -53,6 +53,7 @@ def _submit(
     urls = [place for place in places if place.startswith(("http://", "https://"))]
     files = [_file("image", place) for place in places if place not in urls]
     files += [_file("mask", mask)] if mask else []
+    # A task's id is always asked for at once, also without the option.
     fields = {**({"image": urls} if urls else {}), **texts, "async": "true"}
     if out is not None:
         # Before anything is paid.

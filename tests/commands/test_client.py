@@ -76,7 +76,8 @@ def test_files_go_in_and_files_come_out(folder: Path, provider: Site, service: S
         "11",
         "--stream",
     )
-    done = run(folder, service, "submit", "a.png", "b.png", "make it so", *options, "--out", "got")
+    given = ("--async", "a.png", "b.png", "make it so", *options, "--out", "got")
+    done = run(folder, service, "submit", *given)
 
     assert done.returncode == 0, done.stderr
     texts, files = form_of(provider.asked("/openai/images/edits")[0])
