@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app import edits, holds, images, jobs, reconcile, results, retention
 from app.columns import db_now
-from app.db import is_outage
+from app.db import OUTAGE_PAUSE_SECONDS, is_outage
 from app.errors import LeaseLostError, PostbackError, TablesError
 from app.jobs import Again, Conclusion, Due, Ending, Job, Kind, OnLost, Retry, Shares, Terms
 from app.models import Worker as Row
@@ -27,12 +27,10 @@ log = structlog.get_logger()
 
 # How long to wait for a wake-up; between processes on SQLite there is none.
 POLL_SECONDS = {"postgresql": 1.0, "sqlite": 0.1}
-OUTAGE_PAUSE_SECONDS = 0.5
 # Somebody has to migrate them first.
 TABLES_PAUSE_SECONDS = 2.0
 # Hosts kill a process 30 s after they asked it to end.
 GRACE_SECONDS = 25.0
-LONGEST_BEAT_SECONDS = 5.0
 # A worker that was not seen for this many leases is forgotten.
 FORGOTTEN_LEASES = 20
 
@@ -75,6 +73,7 @@ class Worker:
         self._handlers = handlers
         self._places = jobs.places(services.config)
         self._shares = Shares(self._places)
+        self._pulse = jobs.Pulse(services.config.lease_seconds)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._drained = threading.Event()
@@ -96,9 +95,11 @@ class Worker:
         while not self._stopping.is_set():
             self._wake.clear()
             try:
-                self._claim_all()
+                if self._pulse.steady:
+                    self._claim_all()
             except Exception as error:
-                self._endure("claim", error)
+                _log_trouble("claim", error)
+                self._stopping.wait(OUTAGE_PAUSE_SECONDS)
             self._wake.wait(POLL_SECONDS[db.engine.dialect.name])
         relay.stop()
         self._drain()
@@ -117,7 +118,8 @@ class Worker:
                 log.error("cannot work yet", action="start", error=str(error))
                 self._stopping.wait(TABLES_PAUSE_SECONDS)
             except Exception as error:
-                self._endure("start", error)
+                _log_trouble("start", error)
+                self._stopping.wait(OUTAGE_PAUSE_SECONDS)
             else:
                 return
 
@@ -138,9 +140,11 @@ class Worker:
     def _claim(self, due: Due, room: int) -> int:
         places = self._places[jobs.lane_of(due.queue)]
         terms = Terms(room, places.everywhere, places.rate, due.probe)
-        seconds = self._services.config.lease_seconds
+        seconds, held = self._services.config.lease_seconds, self._shares.held
         with self._services.db.transaction() as session:
-            claimed = jobs.claim(session, due.queue, terms, worker=self.name, seconds=seconds)
+            claimed = jobs.claim(
+                session, due.queue, terms, worker=self.name, seconds=seconds, held=held
+            )
         for job in claimed:
             self._shares.hold(job)
             threading.Thread(target=self._work, args=(job,), name=job.kind, daemon=True).start()
@@ -215,8 +219,14 @@ class Worker:
             try:
                 self._renew(seconds)
             except Exception as error:
-                self._endure("beat", error)
-            pause = min(seconds / 3, LONGEST_BEAT_SECONDS)
+                _log_trouble("beat", error)
+                # As soon as claims are tried again: what is held must not look lost to the others.
+                pause = OUTAGE_PAUSE_SECONDS
+            else:
+                pause = self._pulse.pause
+                self._pulse.beat()
+                # It may claim now.
+                self._wake.set()
 
     def _renew(self, seconds: float) -> None:
         held = self._shares.held
@@ -251,21 +261,21 @@ class Worker:
             with self._services.db.transaction() as session:
                 jobs.release(session, unfinished)
         except Exception as error:
-            self._endure("drain", error)
+            _log_trouble("drain", error)
 
     def _leave(self) -> None:
         try:
             with self._services.db.transaction() as session:
                 session.execute(delete(Row).where(Row.name == self.name))
         except Exception as error:
-            self._endure("drain", error)
+            _log_trouble("drain", error)
 
-    def _endure(self, action: str, error: Exception) -> None:
-        if is_outage(error):
-            log.warning("database away", action=action, error=str(error))
-        else:
-            log.error("worker error", action=action, exc_info=error)
-        self._stopping.wait(OUTAGE_PAUSE_SECONDS)
+
+def _log_trouble(action: str, error: Exception) -> None:
+    if is_outage(error):
+        log.warning("database away", action=action, error=str(error))
+    else:
+        log.error("worker error", action=action, exc_info=error)
 
 
 def _log_failure(error: Exception, decision: jobs.Retry | None) -> None:

@@ -18,6 +18,7 @@ from app.jobs.policies import (
     decide,
     queue_of,
 )
+from app.jobs.pulse import Pulse
 from app.jobs.queue import (
     CHANNEL,
     Again,
@@ -53,6 +54,7 @@ __all__ = [
     "OnLost",
     "Places",
     "Policy",
+    "Pulse",
     "Rate",
     "Retry",
     "Shares",

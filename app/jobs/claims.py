@@ -1,6 +1,7 @@
 """Which queues have something to do, and who gets it: claims with a lease, within limits."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -56,15 +57,26 @@ class _Use(NamedTuple):
     now: datetime
 
 
-def claim(session: Session, queue: str, terms: Terms, *, worker: str, seconds: float) -> list[Job]:
-    """Lease due jobs of `queue` for `seconds`, the longest due first."""
+def claim(
+    session: Session,
+    queue: str,
+    terms: Terms,
+    *,
+    worker: str,
+    seconds: float,
+    held: Collection[Job] = (),
+) -> list[Job]:
+    """Lease due jobs of `queue` for `seconds`, the longest due first.
+
+    `held` is what this worker has in its hands: it is not lost, although its lease may be over.
+    """
     use = _use(session, queue) if terms.limit or terms.rate else None
     room = _room(terms, use)
     if room <= 0 or (terms.probe and not _take_probe(session, queue, seconds)):
         return []
     # Before the query: the lease must never end later here than it does in the database.
     expires_at = time.monotonic() + seconds
-    rows = session.scalars(_claimable(queue, room, terms.probe)).all()
+    rows = session.scalars(_claimable(queue, room, terms.probe, held)).all()
     token = uuid4()
     session.execute(
         update(Row)
@@ -106,8 +118,18 @@ def _passed(column: Any) -> ColumnElement[bool]:
     return or_(column.is_(None), column <= db_now())
 
 
-def _claimable(queue: str, room: int, probe: bool) -> Select[Row]:
-    due = select(Row).where(Row.queue == queue, Row.due_at <= db_now())
+def _claimable(queue: str, room: int, probe: bool, held: Collection[Job]) -> Select[Row]:
+    mine = [job for job in held if job.queue == queue]
+    due = select(Row).where(
+        Row.queue == queue,
+        Row.due_at <= db_now(),
+        or_(
+            Row.lease_token.is_(None),
+            Row.id.not_in([job.id for job in mine]),
+            # Another worker may have taken it over meanwhile, and gone silent.
+            Row.lease_token.not_in({job.token for job in mine}),
+        ),
+    )
     # Whether the other side is well again is found out by a job that has done nothing to doubt.
     due = due.order_by(Row.failures, Row.due_at) if probe else due.order_by(Row.due_at)
     return due.limit(room).with_for_update(skip_locked=True)

@@ -1,5 +1,6 @@
 """Calls to AGCloud that workers hold: killed, stopped and cut off, paid for once, told as it was."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +9,7 @@ from openai import OpenAI
 from tests.acceptance.sites import HASTY, Json, Site, assert_done_once, events_of
 from tests.acceptance.waiting import at_once, until
 from tests.servers.postgres import Postgres
-from tests.servers.service import running
+from tests.servers.service import all_running, running
 
 AGCLOUD = {"provider": "agcloud", "model": "gpt-image-2"}
 
@@ -88,6 +89,23 @@ def test_postgresql_restarts_while_calls_are_held(site: Site, postgres: Postgres
         postgres.restart()
         for task_id in tasks:
             assert_done_once(site, task_id)
+
+
+@pytest.mark.parametrize("place", ["postgresql-s3"])
+def test_postgresql_is_away_for_longer_than_a_lease_while_calls_are_held(
+    site: Site, postgres: Postgres
+) -> None:
+    with all_running([site.worker(**HASTY), site.worker(**HASTY)]):
+        tasks = [
+            held(site, "[slow answer 3]"),
+            held(site, "[slow answer 8]"),
+            held(site, "[slow answer 8]", stream=True, partial_images=1),
+        ]
+        with postgres.down():
+            time.sleep(1.5 * float(HASTY["LEASE_SECONDS"]))
+        for task_id in tasks:
+            assert_done_once(site, task_id)
+            assert "uncertain" not in events_of(site.task(task_id))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from app import jobs
 from app.columns import db_now
+from app.db import CONNECT_SECONDS
 from app.errors import (
     ImageError,
     LeaseLostError,
@@ -31,7 +32,7 @@ from app.models import Circuit
 from app.models import Job as Row
 from app.services import Services
 from tests.core.conftest import at_once
-from tests.factories import due_kinds, make_task
+from tests.factories import due_kinds, eventually, make_task
 
 SUBMITS = jobs.queue_of(Kind.SUBMIT, "acedata")
 
@@ -47,10 +48,13 @@ def claim(
     queue: str = WORK_QUEUE,
     room: int = 100,
     seconds: float = 30,
+    held: Sequence[Job] = (),
     **terms: Any,
 ) -> list[Job]:
     with parts.db.transaction() as session:
-        return jobs.claim(session, queue, Terms(room, **terms), worker="test", seconds=seconds)
+        return jobs.claim(
+            session, queue, Terms(room, **terms), worker="test", seconds=seconds, held=held
+        )
 
 
 def claim_one(parts: Services, *, seconds: float = 30) -> Job:
@@ -309,6 +313,23 @@ def test_when_a_lease_is_over_another_worker_takes_the_job_and_knows_that_it_was
     assert due_kinds(parts) == []
 
 
+def test_whoever_holds_a_job_does_not_take_it_over_from_itself(parts: Services) -> None:
+    enqueue(parts, *[New(Kind.INGEST)] * 4)
+    held, taken, retried, dropped = mine = claim(parts, seconds=0)
+    with parts.db.transaction() as session:
+        session.execute(update(Row).filter_by(id=taken.id).values(lease_token=UUID(int=1)))
+        jobs.retry(session, retried, jobs.Retry(0, counts=False))
+
+    claimed = claim(parts, held=mine[:3])
+
+    assert {job.id: job.lost for job in claimed} == {
+        taken.id: True, retried.id: False, dropped.id: True,
+    }  # fmt: skip
+    with parts.db.transaction() as session:
+        jobs.renew(session, mine, 30)
+        jobs.ensure_held(session, held)
+
+
 def test_a_lease_is_renewed_while_it_is_ours(parts: Services) -> None:
     enqueue(parts, New(Kind.INGEST), New(Kind.COMPACT))
     lost, kept = claim(parts, seconds=1)
@@ -413,3 +434,18 @@ def test_a_periodic_job_comes_again_when_it_is_finished(parts: Services) -> None
 
     assert 3590 < seconds_left(row) <= 3600.1
     assert (row.lease_token, row.failures, row.last_error) == (None, 0, None)
+
+
+def test_after_a_silence_nobody_claims_before_the_others_could_renew_their_leases() -> None:
+    pulse = jobs.Pulse(lease_seconds=0.6)
+
+    def steady_after_a_beat() -> bool:
+        pulse.beat()
+        return pulse.steady
+
+    assert not pulse.steady
+    assert steady_after_a_beat()
+    eventually(lambda: not pulse.steady)
+    silent_until = time.monotonic()
+    eventually(steady_after_a_beat)
+    assert time.monotonic() - silent_until > CONNECT_SECONDS

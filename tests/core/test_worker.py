@@ -258,6 +258,29 @@ def test_a_conclusion_is_written_when_the_database_is_back_and_the_worker_goes_o
         eventually(lambda: audits(postgres_parts) == ["concluded"] * 2)
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_nothing_is_lost_in_an_outage_that_is_longer_than_a_lease(
+    postgres_parts: Services, postgres: Postgres, gate: threading.Event, workers: int
+) -> None:
+    work = Work(gate=gate)
+    parts = reconfigured(postgres_parts, lease_seconds=1.5)
+    enqueue(parts, *[New(Kind.HOLD, provider="agcloud")] * 4)
+    with working(parts, work, workers=workers):
+        eventually(lambda: len(work.ran) == 4)
+        leases = [job.lease for job in work.ran]
+        with postgres.down():
+            eventually(lambda: max(lease.expires_at for lease in leases) < time.monotonic() - 1)
+        # They go on with it, and then with the next.
+        eventually(lambda: min(lease.expires_at for lease in leases) > time.monotonic())
+        enqueue(parts, New(Kind.HOLD, provider="agcloud"))
+        eventually(lambda: len(work.ran) == 5)
+        gate.set()
+        eventually(lambda: not rows(parts))
+
+    assert work.lost == []
+    assert audits(parts) == ["concluded"] * 5
+
+
 def test_a_conclusion_that_cannot_be_written_leaves_the_job_to_its_lease(
     sqlite_parts: Services,
 ) -> None:
