@@ -84,19 +84,21 @@ def failed(
     retry_after: float | None = None,
     first: bool = True,
     after: int = FAILURES_IN_A_ROW,
+    patience: float = 0.0,
     longest: float = LONGEST_PAUSE_SECONDS,
 ) -> float | None:
     """Count a failure of the other side; for how many seconds its queue now rests, or None.
 
     It counts only as the `first` of its job: one edit that always fails must not stop all others.  The
-    circuit opens `after` so many in a row; the pause doubles from opening to opening, up to `longest`
-    seconds.  `retry_after`, in seconds, is what the other side asked for.
+    circuit opens `after` so many in a row, the first of them at least `patience` seconds ago; the pause
+    doubles from opening to opening, up to `longest` seconds.  `retry_after`, in seconds, is what the
+    other side asked for.
     """
-    failures, is_open = _count(session, queue, reason, int(first))
+    failures, is_open, endured = _count(session, queue, reason, int(first), patience)
     if is_open:
         # It was begun before.
         return None
-    if failures < after:
+    if failures < after or not endured:
         return rest(session, queue, reason, retry_after) if retry_after else None
     doublings = min(failures - after, MOST_DOUBLINGS)
     pause = min(FIRST_PAUSE_SECONDS * float(2**doublings), longest) * random.uniform(0.8, 1.2)
@@ -122,7 +124,14 @@ def succeeded(session: Session, queue: str) -> None:
     well = (
         update(Circuit)
         .where(Circuit.name == queue, Circuit.failures > 0)
-        .values(failures=0, open_until=None, probe_at=None, reason=None, changed_at=db_now())
+        .values(
+            failures=0,
+            failing_since=None,
+            open_until=None,
+            probe_at=None,
+            reason=None,
+            changed_at=db_now(),
+        )
         .returning(Circuit.name)
         .execution_options(synchronize_session=False)
     )
@@ -162,19 +171,28 @@ def _awaits_probe() -> ColumnElement[bool]:
     return and_(Circuit.probe_at.is_not(None), some.is_not(None))
 
 
-def _count(session: Session, queue: str, reason: str, more: int) -> tuple[int, bool]:
-    """How many failures in a row there are now, with `more` added unless the circuit is open."""
+def _count(
+    session: Session, queue: str, reason: str, more: int, patience: float
+) -> tuple[int, bool, bool]:
+    """How many failures in a row there are now, with `more` added unless the circuit is open.
+
+    Then whether it is, and whether they began so long ago.
+    """
     is_open = func.coalesce(Circuit.open_until > db_now(), False)
+    endured = Circuit.failing_since <= db_now(-patience)
     values = {"failures": more, "reason": _short(reason), "changed_at": db_now()}
-    row = upsert(session, Circuit).values(name=queue, **values)
+    row = upsert(session, Circuit).values(name=queue, failing_since=db_now(), **values)
     added = {
         **values,
         "failures": Circuit.failures + case((is_open, 0), else_=more),
+        "failing_since": func.coalesce(Circuit.failing_since, db_now()),
         "reason": case((is_open, Circuit.reason), else_=row.excluded.reason),
     }
     counted = row.on_conflict_do_update(index_elements=["name"], set_=added)
-    failures, still_open = session.execute(counted.returning(Circuit.failures, is_open)).one()
-    return failures, bool(still_open)
+    failures, still_open, long = session.execute(
+        counted.returning(Circuit.failures, is_open, endured)
+    ).one()
+    return failures, bool(still_open), bool(long)
 
 
 def _short(reason: str) -> str:

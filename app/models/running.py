@@ -15,8 +15,9 @@ class Circuit(Base):
 
     # The queue of its jobs.
     name: Mapped[str] = mapped_column(primary_key=True)
-    # In a row.
+    # In a row, and when the first of them was.
     failures: Mapped[int] = mapped_column(default=0)
+    failing_since: Mapped[datetime | None]
     open_until: Mapped[datetime | None]
     # From when on one job may find out whether it is well again; None while there is no doubt.
     probe_at: Mapped[datetime | None]

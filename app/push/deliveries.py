@@ -27,7 +27,9 @@ log = structlog.get_logger()
 
 JITTER = 0.2
 FAILING_DAYS = 5
-# No longer than this, and than the schedule's own pauses, is who has failed left alone.
+# Until then the schedule alone says when who fails is tried again.  After that nobody is left alone for
+# longer than this, and than the schedule's own pauses.
+PATIENCE_SECONDS = 300.0
 LONGEST_CIRCUIT_SECONDS = 60.0
 GONE = 410
 TOO_MANY = 429
@@ -205,7 +207,7 @@ def _judge_host(services: Services, session: Session, queue: str, tried: Tried) 
     """What an attempt says of all others: they wait for who is away, without using up theirs."""
     longest = min(LONGEST_CIRCUIT_SECONDS, max(services.config.delivery_schedule))
     if tried.status is None or tried.status >= SERVER_ERRORS:
-        circuits.failed(session, queue, tried.reason, longest=longest)
+        circuits.failed(session, queue, tried.reason, patience=PATIENCE_SECONDS, longest=longest)
     elif tried.status == TOO_MANY and tried.retry_after:
         circuits.rest(session, queue, tried.reason, min(longest, tried.retry_after))
     else:

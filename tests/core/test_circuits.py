@@ -103,6 +103,24 @@ def test_after_failures_in_a_row_nothing_is_begun_until_one_job_has_succeeded(
     assert open_ones(parts) == []
 
 
+def test_a_circuit_opens_when_its_patience_is_over_and_not_before(parts: Services) -> None:
+    def fail_patiently() -> float | None:
+        with parts.db.transaction() as session:
+            return circuits.failed(session, QUEUE, "no answer", patience=60)
+
+    def age(seconds: float) -> None:
+        with parts.db.transaction() as session:
+            session.execute(update(Circuit).values(failing_since=db_now(-seconds)))
+
+    assert [fail_patiently() for _ in range(2 * FAILURES_IN_A_ROW)] == [None] * 10
+    age(50)
+    assert fail_patiently() is None
+    succeed(parts)
+    assert [fail_patiently() for _ in range(FAILURES_IN_A_ROW)] == [None] * 5
+    age(61)
+    assert fail_patiently() is not None
+
+
 def test_of_all_who_ask_one_gets_the_probe(parts: Services) -> None:
     enqueue(parts)
     fail(parts, FAILURES_IN_A_ROW)

@@ -16,6 +16,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app import jobs, retention
+from app.circuits import FAILURES_IN_A_ROW
 from app.columns import db_now
 from app.events import Happened
 from app.jobs import Again, Conclusion, Job, Kind
@@ -405,6 +406,30 @@ def test_what_was_sent_long_ago_is_forgotten_but_not_that_it_was(
     assert [each["attempts"][0]["response"] for each in (first, again)] == [None, "thanks"]
 
 
+def fail_for_long(parts: Services) -> None:
+    """Attempts fail, the first of them so long ago that patience is over."""
+    for _ in range(FAILURES_IN_A_ROW):
+        hasten(parts)
+        deliver_next(parts)
+        with parts.db.transaction() as session:
+            long_ago = db_now(-module.PATIENCE_SECONDS)
+            session.execute(update(Circuit).values(failing_since=long_ago))
+
+
+def test_the_schedule_alone_says_when_who_fails_is_tried_again(parts: Services, host: Site) -> None:
+    host.replies["/hook"] = Answer(500)
+    endpoint = make_endpoint(parts, f"{host.url}/hook")
+    for _ in range(3):
+        send_one(parts, endpoint)
+    for _ in range(2 * FAILURES_IN_A_ROW):
+        hasten(parts)
+        deliver_next(parts)
+    hasten(parts)
+    with parts.db.reading() as session:
+        due = jobs.due_queues(session)
+    assert jobs.Due(f"deliver:{endpoint.id}", probe=False) in due
+
+
 @pytest.mark.parametrize(
     ("answer", "open_"),
     [
@@ -422,9 +447,7 @@ def test_who_is_away_is_left_alone_for_no_longer_than_the_schedule_has_pauses(
     host.replies["/hook"] = answer
     endpoint = make_endpoint(parts, f"{host.url}/hook")
     send_one(parts, endpoint)
-    for _ in range(5):
-        hasten(parts)
-        deliver_next(parts)
+    fail_for_long(parts)
     with parts.db.reading() as session:
         (queue,) = session.scalars(select(JobRow.queue).filter_by(kind=Kind.DELIVER))
         circuit = session.get(Circuit, queue)
