@@ -13,6 +13,7 @@ from app.models import FINAL, Scope, Task, TaskStatus, Verdict
 from app.reports import CallbackFilter, TaskFilter
 from app.web import parameters
 from app.web.auth import requires
+from app.web.conditions import conditions
 from app.web.peers import Peer
 from app.web.state import broadcast, services, waiters
 
@@ -39,7 +40,7 @@ def task(id_: str) -> ResponseReturnValue:
     # By its content: what no event tells of, such as a duplicate, changes it too.
     response.add_etag()
     response.headers["Cache-Control"] = "private, no-cache"
-    return response.make_conditional(request)
+    return response.make_conditional(conditions())
 
 
 def _await_end(task_id: UUID, seconds: int) -> None:

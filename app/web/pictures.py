@@ -14,6 +14,7 @@ from app.errors import NotFoundError, TokenError
 from app.models import Image, ImageStatus
 from app.signing import Picture
 from app.web.auth import public
+from app.web.conditions import conditions
 from app.web.envelope import HttpError
 from app.web.state import services
 
@@ -79,7 +80,7 @@ def _ranged(size: int, etag: str) -> "WSGIEnvironment":
     Several ranges, other units and nonsense get the whole (14.2), as does what asks for more than
     there is from the end (14.1.2); what the client has already is not sent in parts (13.2.2).
     """
-    environ = {**request.environ}
+    environ = conditions()
     match = _RANGE.fullmatch(environ.get("HTTP_RANGE", ""))
     known = request.if_none_match.contains_weak(etag)
     if match is None or request.method != "GET" or known or _is_empty(match):

@@ -11,6 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from app.errors import NotFoundError
 from app.web.auth import public
+from app.web.conditions import conditions
 
 TEXTS = frozenset({".css", ".js", ".svg", ".txt"})
 KEPT = "public, max-age=31536000, immutable"
@@ -58,7 +59,7 @@ def static(filename: str) -> ResponseReturnValue:
     newest = request.args.get("v") == asset.version
     response.headers["Cache-Control"] = KEPT if newest else "no-cache"
     response.set_etag(f"{asset.version}{'-gzip' if packed else ''}")
-    return response.make_conditional(request)
+    return response.make_conditional(conditions())
 
 
 def _read(path: Path) -> Asset:
