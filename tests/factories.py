@@ -265,14 +265,14 @@ def timeline(parts: Services, task: Task) -> list[str]:
         return events_of(session, task.id)
 
 
-def somebody_waits(parts: Services) -> bool:
-    """Whether somebody waits for a lock in this PostgreSQL database."""
+def somebody_waits(parts: Services, many: int = 1) -> bool:
+    """Whether so many wait for a lock in this PostgreSQL database."""
     waiting = (
-        "SELECT count(*) > 0 FROM pg_stat_activity"
+        "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     with parts.db.reading() as session:
-        return bool(session.scalar(text(waiting)))
+        return bool(session.execute(text(waiting)).scalar_one() >= many)
 
 
 def eventually(true: Callable[[], object], *, seconds: float = 15) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import ColumnElement, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from app import circuits, jobs
@@ -157,9 +157,9 @@ def _conclude(
 ) -> None:
     delivery = letter.delivery
     # In few statements: there is one such transaction for each attempt.
-    changed = update(Delivery).where(Delivery.id == delivery.id).values(_state(tried, pause))
-    changed = changed.returning(Delivery.tries).execution_options(synchronize_session=False)
-    tries = session.scalar(changed)
+    changed = update(Delivery).where(Delivery.id == delivery.id, *_kept(letter.endpoint))
+    changed = changed.values(_state(tried, pause)).returning(Delivery.tries)
+    tries = session.scalar(changed.execution_options(synchronize_session=False))
     if tries is None:
         return
     session.execute(insert(Attempt).values(_attempt(delivery, tried)))
@@ -179,6 +179,18 @@ def _conclude(
         error=tried.error,
         attempt=delivery.tries + 1,
     )
+
+
+def _kept(endpoint: Endpoint | None) -> list[ColumnElement[bool]]:
+    """That the endpoint is there, and stays until the transaction ends.
+
+    It is locked before its delivery, as by whoever deletes it: else they could deadlock.
+    """
+    if endpoint is None:
+        return []
+    there = select(Endpoint.id).where(Endpoint.id == endpoint.id)
+    there = there.with_for_update(read=True, key_share=True)
+    return [there.scalar_subquery().is_not(None)]
 
 
 def _state(tried: Tried, pause: float | None) -> dict[str, Any]:

@@ -254,6 +254,35 @@ def test_an_endpoint_is_changed_while_an_attempt_at_it_is_written_down(
     assert (now.description, now.failing_since) == ("new", None)
 
 
+def test_an_endpoint_is_deleted_while_an_attempt_at_it_is_written_down(
+    postgres_parts: Services, host: Site
+) -> None:
+    parts = postgres_parts
+    endpoint = make_endpoint(parts, host.serve("/hook", b"thanks"))
+    send_one(parts, endpoint)
+    send_one(parts, endpoint)
+    first, second = deliveries(parts)
+    deliver_next(parts)
+    job, conclusion = attempted(parts)
+    assert job.subject_id == second.id
+
+    def delete() -> None:
+        with parts.db.transaction() as session:
+            endpoints.delete(session, session.get_one(Endpoint, endpoint.id), ACTOR)
+
+    with ThreadPoolExecutor() as pool:
+        with parts.db.transaction() as session:
+            # The endpoint's first delivery is busy, so that deleting stops in the middle.
+            session.get_one(Delivery, first.id, with_for_update=True)
+            deleting = pool.submit(delete)
+            eventually(lambda: somebody_waits(parts))
+            writing = pool.submit(conclude, parts, job, conclusion)
+            eventually(lambda: somebody_waits(parts, 2))
+        deleting.result()
+        writing.result()
+    assert deliveries(parts) == []
+
+
 def test_retry_after_is_honoured_and_redirects_are_not_followed(
     sqlite_parts: Services, host: Site
 ) -> None:
