@@ -25,8 +25,9 @@ from app.services import Services
 
 log = structlog.get_logger()
 
-# How long to wait for a wake-up; between processes on SQLite there is none.
-POLL_SECONDS = {"postgresql": 1.0, "sqlite": 0.1}
+# How long to wait for a wake-up: none tells of a job whose time has come, and between processes on
+# SQLite there is none at all.
+POLL_SECONDS = {"postgresql": 0.25, "sqlite": 0.1}
 # Somebody has to migrate them first.
 TABLES_PAUSE_SECONDS = 2.0
 # Hosts kill a process 30 s after they asked it to end.
