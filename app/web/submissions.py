@@ -24,14 +24,15 @@ bp = Blueprint("submissions", __name__)
 @requires(Scope.SUBMIT)
 def submit() -> ResponseReturnValue:
     """Store the edit and answer: at once for `async` and `callback_url`, else with the result."""
-    resends.check_key(request.headers.get("Idempotency-Key"))
+    key = _idempotency_key()
+    resends.check_key(key)
     with ExitStack() as place:
         with _submission() as given:
             at_once = bool(given.fields.get("async")) or "callback_url" in given.fields
             # Files may wait, too: for storage that hangs.
             if given.uploads or not at_once:
                 place.enter_context(waiters().place())
-            entered = _enter(given, waits=not at_once)
+            entered = _enter(given, key, waits=not at_once)
             fields = given.fields
         # The uploaded files are gone from this machine by now.
         if at_once:
@@ -42,6 +43,15 @@ def submit() -> ResponseReturnValue:
         return answers.with_result(entered, as_base64=as_base64)
 
 
+def _idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    try:
+        # WSGI hands headers over as Latin-1, whatever their bytes were meant to be.
+        return key and key.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return key
+
+
 def _submission() -> AbstractContextManager[Submission]:
     parts = services()
     default = "agcloud" if request.path == "/v1/image/edits" else parts.config.default_provider
@@ -50,10 +60,10 @@ def _submission() -> AbstractContextManager[Submission]:
     return reading.submission(plain, parts, upload_budget(), default_provider=default)
 
 
-def _enter(given: Submission, *, waits: bool) -> Entered:
+def _enter(given: Submission, key: str | None, *, waits: bool) -> Entered:
     """The task that answers this submission: a new one, or that of one like it which came before."""
     parts, task_id = services(), new_id()
-    call = Call(g.key.id, given.digest, waits, request.headers.get("Idempotency-Key"))
+    call = Call(g.key.id, given.digest, waits, key)
     if given.uploads and (earlier := resends.enter(parts, turns(), call)):
         return earlier
     with uploads.stored(parts, task_id, given.uploads) as inputs:

@@ -88,6 +88,16 @@ def test_a_key_that_cannot_be_kept_is_named(sqlite_site: Site, key: str) -> None
     assert submit(sqlite_site, "k" * 255).status_code == 200
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_key_beyond_ascii_is_taken_as_it_was_written(sqlite_site: Site, encoding: str) -> None:
+    written = "ü" * 255
+    # As a server hands it over.
+    key = written.encode(encoding).decode("latin-1")
+    assert submit(sqlite_site, key, prompt="a").status_code == 200
+    error = error_of(submit(sqlite_site, key, prompt="b"), 422)
+    assert f"Idempotency-Key: {written!r} was used" in error["message"]
+
+
 @pytest.mark.parametrize("fields", [{}, WAITING])
 def test_racing_calls_under_one_key_make_one_task(site: Site, fields: dict[str, Any]) -> None:
     site.parts.db.listen()
