@@ -17,6 +17,8 @@ from app.models import ApiKey, Scope
 from app.web.envelope import HttpError
 from app.web.state import services
 
+EXPECTED = "expected the header Authorization: Bearer pb_..."
+
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -89,25 +91,25 @@ def sign_out() -> None:
 def _check_api_key(scope: Scope) -> None:
     header = request.headers.get("Authorization", "")
     if not header:
-        raise HttpError(
-            "no_token",
-            "expected the header Authorization: Bearer pb_...",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+        raise HttpError("no_token", EXPECTED, headers={"WWW-Authenticate": "Bearer"})
     kind, _, api_key = header.partition(" ")
-    key = _recognised(api_key.strip()) if kind.lower() == "bearer" else None
+    if kind.lower() != "bearer":
+        # Without what came instead, which may be a key all the same.
+        raise _invalid(EXPECTED)
+    key = _recognised(api_key.strip())
     if key is None:
-        raise HttpError(
-            "invalid_token",
-            "the API key is unknown or revoked",
-            headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
-        )
+        raise _invalid("the API key is unknown or revoked")
     if not keys.may(key, scope):
         has = ", ".join(key.scopes) or "none"
         raise HttpError(
             "insufficient_scope", f"expected an API key with the scope {scope}; this one has {has}"
         )
     g.key = key
+
+
+def _invalid(message: str) -> HttpError:
+    challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+    return HttpError("invalid_token", message, headers=challenge)
 
 
 def _check_session(scope: Scope, *, page: bool) -> ResponseReturnValue | None:

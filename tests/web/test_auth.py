@@ -120,6 +120,19 @@ def test_an_unknown_key_is_invalid(sqlite_site: Site, header: str) -> None:
     assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
 
 
+@pytest.mark.parametrize("scheme", ["", "Token ", "Basic ", "Bearer:"])
+def test_a_key_that_is_given_in_another_way_is_not_called_unknown(
+    sqlite_site: Site, scheme: str
+) -> None:
+    header = f"{scheme}{sqlite_site.key(Scope.READ)}"
+    response = sqlite_site.client.get("/v1/tasks", headers={"Authorization": header})
+
+    error = error_of(response, 401)
+    assert error["code"] == "invalid_token"
+    # And is not repeated.
+    assert error["message"] == "expected the header Authorization: Bearer pb_..."
+
+
 @pytest.mark.parametrize("scope", Scope)
 def test_a_scope_allows_its_own_and_admin_allows_all(sqlite_site: Site, scope: Scope) -> None:
     site = sqlite_site
