@@ -146,9 +146,15 @@ class Worker:
             claimed = jobs.claim(
                 session, due.queue, terms, worker=self.name, seconds=seconds, held=held
             )
-        for job in claimed:
+        for number, job in enumerate(claimed):
             self._shares.hold(job)
-            threading.Thread(target=self._work, args=(job,), name=job.kind, daemon=True).start()
+            try:
+                threading.Thread(target=self._work, args=(job,), name=job.kind, daemon=True).start()
+            except RuntimeError:
+                # The system has no thread left: a job that is held and not run would stay so for ever.
+                self._shares.drop(job)
+                self._give_back(claimed[number:])
+                raise
         return len(claimed)
 
     def _work(self, job: Job) -> None:

@@ -30,9 +30,11 @@ class BoundedCheck:
     def _under_way(self) -> Future[None]:
         with self._lock:
             if self._outcome is None or self._outcome.done():
-                self._outcome = Future()
+                outcome: Future[None] = Future()
                 # A daemon, so that a probe that hangs does not keep the process from ending.
-                threading.Thread(target=self._run, args=(self._outcome,), daemon=True).start()
+                threading.Thread(target=self._run, args=(outcome,), daemon=True).start()
+                # Only now: the system may have had no thread left.
+                self._outcome = outcome
             return self._outcome
 
     def _run(self, outcome: Future[None]) -> None:

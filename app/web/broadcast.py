@@ -74,9 +74,10 @@ class Broadcast:
             if self._ended.is_set():
                 raise UnavailableError("this process is about to end")
             if self._position is None:
+                threading.Thread(target=self._read, name="broadcast", daemon=True).start()
+                # Only now: the system may have had no thread left.
                 self._position = now
                 self._check_at = time.monotonic() + self._check_seconds
-                threading.Thread(target=self._read, name="broadcast", daemon=True).start()
             # What a client says may be after everything that there is: a database was put back.
             listener.told = max(self._position, min(start or now, now))
             self._listeners.add(listener)

@@ -80,18 +80,25 @@ class Checks:
             future: Future[None] = Future()
             self._running[name] = future
             self._begun[name] = time.monotonic()
-        threading.Thread(target=self._run, args=(name, future), daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(name, future), daemon=True).start()
+        except RuntimeError as error:
+            # The system has no thread left.
+            self._fail(name, future, error)
         return future
 
     def _run(self, name: str, future: Future[None]) -> None:
         try:
             self._checks[name]()
         except Exception as error:
-            self._said[name] = _words(error)
-            future.set_exception(error)
+            self._fail(name, future, error)
         else:
             self._said[name] = None
             future.set_result(None)
+
+    def _fail(self, name: str, future: Future[None], error: Exception) -> None:
+        self._said[name] = _words(error)
+        future.set_exception(error)
 
     def _problem(self, future: Future[None], deadline: float) -> str | None:
         try:

@@ -33,9 +33,9 @@ class Rejections:
 
     def keep(self, incoming: Incoming) -> None:
         """Keep or count a refusal, as far as that can be done: the log is for people."""
-        if not self._allows():
-            return
         try:
+            if not self._allows():
+                return
             self._inbox.take(incoming)
         except Exception as error:
             log.warning("rejection not kept", action="reject", error=type(error).__name__)
@@ -50,11 +50,12 @@ class Rejections:
             self._seen += 1
             if self._seen <= PER_SECOND:
                 return True
-            self._others += 1
-            if self._others == 1:
+            if not self._others:
                 timer = threading.Timer(COUNT_SECONDS, self._count)
                 timer.daemon = True
                 timer.start()
+            # Only now: the system may have had no thread left.
+            self._others += 1
             return False
 
     def _count(self) -> None:

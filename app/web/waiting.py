@@ -80,10 +80,11 @@ class Waiters:
     def _registered(self, task_id: UUID) -> Iterator[threading.Event]:
         changed = threading.Event()
         with self._lock:
-            self._waiting[task_id].add(changed)
             if not self._polling:
-                self._polling = True
                 threading.Thread(target=self._poll_for_all, name="waiting", daemon=True).start()
+                # Only now: the system may have had no thread left.
+                self._polling = True
+            self._waiting[task_id].add(changed)
         try:
             yield changed
         finally:

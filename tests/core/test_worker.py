@@ -28,6 +28,7 @@ from app.services import Services
 from app.worker import Handler, Worker
 from tests.core.sites import PATIENCE
 from tests.factories import eventually, reconfigured
+from tests.scarcity import no_more_threads
 from tests.servers.postgres import Postgres
 
 
@@ -297,6 +298,26 @@ def test_a_conclusion_that_cannot_be_written_leaves_the_job_to_its_lease(
 
     assert [row.failures for row in rows(sqlite_parts)] == [0]
     assert (audits(sqlite_parts), work.failures) == ([], [])
+
+
+def test_jobs_for_which_no_thread_could_be_started_are_run_when_there_are_some_again(
+    sqlite_parts: Services,
+) -> None:
+    def leased() -> bool:
+        with sqlite_parts.db.reading() as session:
+            held = select(JobRow.id).where(JobRow.lease_token.is_not(None))
+            return session.scalars(held).first() is not None
+
+    work = Work()
+    with capture_logs() as logs, working(sqlite_parts, work):
+        eventually(lambda: worker_names(sqlite_parts))
+        with no_more_threads():
+            enqueue(sqlite_parts, *[New(Kind.INGEST)] * 3)
+            eventually(lambda: logged(logs, "claim"))
+        # Long before their leases are over; some jobs are periodic ones.
+        eventually(lambda: not rows(sqlite_parts) and not leased())
+
+    assert len(work.ran) == 3
 
 
 def test_a_worker_that_cannot_wait_any_longer_gives_back_what_costs_nothing(

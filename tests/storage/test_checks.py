@@ -9,6 +9,7 @@ import pytest
 from app.errors import StorageError
 from app.storage.checks import BoundedCheck
 from tests.factories import eventually
+from tests.scarcity import no_more_threads
 
 
 class Probe:
@@ -65,3 +66,11 @@ def test_after_a_probe_that_hung_the_next_one_is_a_new_one(probe: Probe) -> None
         return probe.begun == 2
 
     eventually(begun_again, seconds=5)
+
+
+def test_after_a_probe_that_could_not_be_begun_the_next_one_is_a_new_one(probe: Probe) -> None:
+    check = BoundedCheck(probe, seconds=5)
+    with no_more_threads(), pytest.raises(RuntimeError):
+        check()
+    probe.released.set()
+    check()

@@ -18,6 +18,7 @@ from app.web.broadcast import Broadcast
 from app.web.frames import Form
 from app.web.listeners import QUEUED_BYTES, Listener
 from tests.factories import eventually, make_task
+from tests.scarcity import no_more_threads
 
 WRITERS = 8
 TRANSACTIONS = 40
@@ -189,3 +190,13 @@ def test_what_the_database_does_is_the_same_for_one_and_for_many_and_nothing_for
     statements.clear()
     write(parts, task)
     assert statements == []
+
+
+def test_a_reader_that_could_not_be_started_is_started_for_the_next_who_listens(
+    parts: Services, broadcast: Broadcast
+) -> None:
+    with no_more_threads(), pytest.raises(RuntimeError), listener(parts, broadcast):
+        pass
+    with listener(parts, broadcast) as one:
+        write(parts, make_task(parts))
+        assert heard(one, 2)

@@ -15,6 +15,7 @@ from app.columns import db_now
 from app.models import Worker
 from app.services import Services
 from app.web.health import Checks
+from tests.scarcity import no_more_threads
 from tests.web.browsers import Browser
 from tests.web.servers import web_server
 from tests.web.sites import Site, json_of
@@ -128,6 +129,14 @@ def test_a_check_says_in_one_line_what_is_wrong_until_it_is_fine_again() -> None
 
     one = Checks({"it": check}, seconds=5)
     assert [one.run()["it"] for _ in problems.copy()] == said
+
+
+def test_a_check_that_could_not_be_started_failed_and_is_started_the_next_time() -> None:
+    one = Checks({"it": lambda: None}, seconds=5)
+    with no_more_threads():
+        assert one.run() == {"it": "can't start new thread"}
+        assert one.lately("it") == "can't start new thread"
+    assert one.run() == {"it": None}
 
 
 @contextmanager

@@ -12,7 +12,9 @@ from werkzeug.test import TestResponse
 
 from app.models import Scope, Task, new_id
 from app.signing import Picture
+from app.web.rejections import PER_SECOND
 from tests.factories import SECRET_KEY, eventually, make_task, success
+from tests.scarcity import no_more_threads
 from tests.web.sites import ADDRESS, Json, Site, error_of, fetch
 
 TEN_GIGABYTES = "10737418240"
@@ -136,6 +138,24 @@ def test_a_flood_of_forged_tokens_does_not_fill_the_log_and_hides_nothing_there(
     # Ten in each second that the flood takes; the others are counted.
     assert 10 <= len(log()) <= 60
     eventually(lambda: sum(1 + entry["duplicates"] for entry in log()) == 301)
+
+
+def test_a_flood_is_counted_although_no_thread_could_be_started_at_first(
+    sqlite_site: Site,
+) -> None:
+    def flood() -> None:
+        for _ in range(2 * PER_SECOND + 1):
+            refused(send(sqlite_site, "forged"))
+
+    with no_more_threads():
+        flood()
+    flood()
+
+    def counted() -> int:
+        entries = sqlite_site.callbacks(verdict="rejected", limit="100")
+        return sum(entry["duplicates"] for entry in entries)
+
+    eventually(counted)
 
 
 def test_only_post_is_allowed(sqlite_site: Site) -> None:

@@ -14,6 +14,7 @@ from app.models import new_id
 from app.services import Services
 from app.web.waiting import POLL_SECONDS, Waiters
 from tests.factories import eventually, make_task, running
+from tests.scarcity import no_more_threads
 
 
 def tell(parts: Services, *task_ids: UUID) -> None:
@@ -101,6 +102,22 @@ def test_a_change_without_a_wake_up_is_found_by_one_look_for_all(
 
     assert [one.end() for one in waiting] == ["changed"] * 2
     assert [one.look.count for one in waiting] == [3, 3]
+
+
+def test_a_look_for_all_that_could_not_be_begun_is_begun_for_the_next_who_waits(
+    waiters: Waiters, sqlite_parts: Services
+) -> None:
+    task = make_task(sqlite_parts)
+    with no_more_threads(), pytest.raises(RuntimeError):
+        waiters.wait(task.id, Looks(), 30)
+    waiting = Waiting(waiters, task.id)
+    with running(sqlite_parts.config) as another_process:
+        waiting.look.found = "changed"
+        tell(another_process, task.id)
+
+    started = time.monotonic()
+    assert waiting.end() == "changed"
+    assert time.monotonic() - started < 15
 
 
 def test_who_is_not_wanted_any_more_waits_no_longer(waiters: Waiters) -> None:
