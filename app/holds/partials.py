@@ -58,15 +58,16 @@ class Partials:
                 if size > self._services.config.max_image_bytes:
                     raise ImageError("too large", code="too_large")
                 write(file, piece)
+            before = self._threads[-1] if self._threads else None
+            given = (stack, index, file, before)
+            thread = threading.Thread(target=self._keep, args=given, daemon=True)
+            # The system may have no thread left.
+            thread.start()
         except Exception as error:
             stack.close()
             _dropped(index, error)
-            return
-        before = self._threads[-1] if self._threads else None
-        given = (stack, index, file, before)
-        thread = threading.Thread(target=self._keep, args=given, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        else:
+            self._threads.append(thread)
 
     def _keep(
         self, stack: ExitStack, index: int, file: BinaryIO, before: threading.Thread | None

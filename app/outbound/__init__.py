@@ -111,10 +111,11 @@ class Outbound:
     def _look_up(self, target: Target, clock: Clock) -> Sequence[str]:
         # In a thread, because the operating system's lookup knows no time limit.
         answer: Future[Sequence[str]] = Future()
-        Thread(target=self._resolve_into, args=(answer, target.host), daemon=True).start()
         try:
+            Thread(target=self._resolve_into, args=(answer, target.host), daemon=True).start()
             found = answer.result(clock.within(clock.limits.connect))
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, RuntimeError) as error:
+            # `RuntimeError` is that the system has no thread left.
             raise failures.unreachable(target, error) from error
         if not found:
             raise failures.unreachable(target, None)

@@ -1,5 +1,6 @@
 """Edits at AGCloud: held open by a worker, sent at most once, and never lost once answered."""
 
+import base64
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ from app.errors import (
     PostbackError,
     ProviderError,
 )
+from app.holds.partials import Partials
 from app.jobs import Kind
 from app.models import (
     Chunk,
@@ -50,6 +52,7 @@ from tests.factories import (
     timeline,
 )
 from tests.sandbox.client import Client
+from tests.scarcity import no_more_threads
 
 EDITS = "/v1/image/edits"
 
@@ -115,6 +118,19 @@ def test_an_answer_becomes_stored_images(linked: Services, sandbox: Client) -> N
     assert task.usage is not None
     # Both images went there as files.
     assert task.usage["input_tokens_details"]["image_tokens"] == 200
+
+
+def test_a_partial_image_for_which_there_is_no_thread_is_dropped(
+    linked_sqlite: Services, sandbox: Client
+) -> None:
+    task = held(linked_sqlite, sandbox.photo)
+    image = [base64.b64encode(png())]
+    with Partials(linked_sqlite, task.id) as keep:
+        with no_more_threads():
+            keep(image)
+        keep(image)
+
+    assert len(shown(linked_sqlite, task)["partial_images"]) == 1
 
 
 def test_a_stream_brings_partial_images_before_the_result(

@@ -10,6 +10,7 @@ from app.config import HostPort
 from app.errors import BlockedAddressError
 from app.outbound import Outbound
 from tests.outbound.calls import failing
+from tests.scarcity import no_more_threads
 
 Network = IPv4Network | IPv6Network
 LeadingTo = Callable[..., Outbound]
@@ -112,6 +113,13 @@ def test_a_name_without_addresses_is_unreachable(leading_to: LeadingTo) -> None:
         Outbound(resolve=unknown).check("https://example.com/")
     with failing("unreachable", "no address"):
         leading_to().check("https://example.com/")
+
+
+def test_a_name_that_cannot_be_looked_up_for_want_of_a_thread_is_unreachable(
+    leading_to: LeadingTo,
+) -> None:
+    with no_more_threads(), failing("unreachable", "can't start new thread"):
+        leading_to(PUBLIC).check("https://example.com/")
 
 
 def test_an_answer_that_is_no_address_is_refused(leading_to: LeadingTo) -> None:
