@@ -218,7 +218,7 @@ def begin(services: Services, job: Job) -> Task | None:
 
 
 def inputs_of(services: Services, job: Job) -> Sequence[Input]:
-    """The images that the job's task starts from, and its mask."""
+    """What the job's task starts from: its images and other files."""
     mine = select(Input).filter_by(task_id=task_id_of(job)).order_by(Input.role, Input.index)
     with services.db.reading() as session:
         return session.scalars(mine).all()

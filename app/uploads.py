@@ -25,7 +25,7 @@ _EXTENSIONS = {"jpeg": "jpg"}
 class Upload:
     """One file of a submission; `file` is on disk, can seek, and is closed with its request."""
 
-    role: Role
+    role: str
     file: BinaryIO = field(repr=False)
     facts: FileFacts
     sha256: str
@@ -36,6 +36,11 @@ class Upload:
         return (
             f"image/{self.facts.header.format}" if self.facts.header else "application/octet-stream"
         )
+
+    @property
+    def stem(self) -> str:
+        """What it is called; the name of an unknown field may hold what no file's name may."""
+        return self.role if self.role in tuple(Role) else "file"
 
     @property
     def extension(self) -> str:
@@ -98,12 +103,13 @@ def at_hand(services: Services, inputs: Sequence[Input]) -> Iterator[tuple[File,
 
 
 def _row(task_id: UUID, upload: Upload, before: Sequence[Upload]) -> Input:
-    index = sum(other.role is upload.role for other in before)
+    index = sum(other.role == upload.role for other in before)
+    number = sum(other.stem == upload.stem for other in before)
     return Input(
         task_id=task_id,
         role=upload.role,
         index=index,
-        key=f"inputs/{task_id}/{upload.role}-{index}.{upload.extension}",
+        key=f"inputs/{task_id}/{upload.stem}-{number}.{upload.extension}",
         content_type=upload.content_type,
         size=upload.facts.size,
     )

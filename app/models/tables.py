@@ -12,7 +12,6 @@ from app.models.base import Base, task_key
 from app.models.ids import new_id
 from app.models.words import (
     ImageStatus,
-    Role,
     Source,
     TaskStatus,
     Verdict,
@@ -86,14 +85,15 @@ class Task(Base):
 
 
 class Input(Base):
-    """One image that a task starts from: at the caller's URL, or uploaded into our storage."""
+    """What a task starts from: an image at the caller's URL, or a file uploaded into our storage."""
 
     __tablename__ = "inputs"
     __table_args__ = (UniqueConstraint("task_id", "role", "index"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     task_id: Mapped[UUID] = task_key()
-    role: Mapped[Role]
+    # A `Role`, or the name of the field that a file came under: providers add parameters.
+    role: Mapped[str]
     index: Mapped[int]
     source_url: Mapped[str | None]
     key: Mapped[str | None]

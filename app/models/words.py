@@ -61,7 +61,7 @@ class DeliveryStatus(StrEnum):
 
 
 class Role(StrEnum):
-    """What an input is for."""
+    """What an input is for, if this service knows; else its role is the name of its field."""
 
     IMAGE = "image"
     MASK = "mask"

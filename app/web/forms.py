@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Self
@@ -22,16 +22,18 @@ MAX_BUFFER_BYTES = 2**20
 MAX_PARTS = 1000
 # More than any provider takes; each is an open file.
 MAX_FILES = 64
+# Of a field with a file that there are no rules for.
+MAX_NAME_LENGTH = 200
 
 _METADATA = re.compile(r"metadata\[([^\[\]]+)\]")
-# The names that files come under; several may have brackets, as PHP and the openai SDK write them.
+# The files that there are rules for; several may have brackets, as PHP and the openai SDK write them.
 _FILES = {"image": Role.IMAGE, "image[]": Role.IMAGE, "mask": Role.MASK}
 _BINARY = re.compile(r"image/|application/octet-stream")
 
 
 @dataclass
 class _File:
-    role: Role
+    role: str
     name: str
     file: BinaryIO
     digest: Any = field(default_factory=hashlib.sha256)
@@ -61,16 +63,18 @@ class _Text:
 class Form:
     """The form whose parts `boundary` divides; to be fed, then ended, then asked.
 
+    A file may come under any name, but for those `known` that are for text.
     Feeding raises `ValueError` and werkzeug's `RequestEntityTooLarge` for what is no form or too
     much of one, `InvalidFieldError`, and `StorageError` when the disk is full.
     """
 
-    def __init__(self, boundary: str) -> None:
+    def __init__(self, boundary: str, known: Set[str]) -> None:
         if not boundary:
             raise HttpError("bad_request", "Content-Type: expected a boundary, which is missing")
         self._decoder = MultipartDecoder(
             boundary.encode(), max_form_memory_size=MAX_BUFFER_BYTES, max_parts=MAX_PARTS
         )
+        self._texts_only = known - _FILES.keys()
         self._stack = ExitStack()
         self._texts: list[_Text] = []
         self._files: list[_File] = []
@@ -127,18 +131,21 @@ class Form:
         if not isinstance(name, str):
             raise ValueError("a part has no name")
         filename = part.filename if isinstance(part, File) else None
+        is_text = name in self._texts_only or name.startswith("metadata[")
         # Some clients send files without a name.
-        unnamed = name in _FILES and _BINARY.match(part.headers.get("content-type", "").lower())
+        unnamed = not is_text and _BINARY.match(part.headers.get("content-type", "").lower())
         if filename is None and not unnamed:
             self._texts.append(_Text(name))
             self._write = self._write_text
             return
-        if name not in _FILES:
-            raise InvalidFieldError(name, f"{name}: expected text; files are image or mask")
+        if is_text:
+            raise InvalidFieldError(name, f"{name}: expected text, not a file")
+        _check_name(name)
         if len(self._files) == MAX_FILES:
             raise InvalidFieldError(name, f"{name}: expected at most {MAX_FILES} files")
+        role = _FILES.get(name, name)
         file = self._stack.enter_context(scratch())
-        self._files.append(_File(_FILES[name], "upload" if filename is None else filename, file))
+        self._files.append(_File(role, "upload" if filename is None else filename, file))
         self._write = self._files[-1].write
 
     def _write_text(self, data: bytes) -> None:
@@ -148,6 +155,13 @@ class Form:
                 "too_large", f"the texts of the form are larger than {MAX_TEXT_BYTES:,} bytes"
             )
         self._texts[-1].write(data)
+
+
+def _check_name(name: str) -> None:
+    if not (name.isprintable() and 0 < len(name) <= MAX_NAME_LENGTH):
+        shown = name[:MAX_NAME_LENGTH]
+        rule = f"1 to {MAX_NAME_LENGTH} printable characters as the name of a file's field"
+        raise InvalidFieldError(shown, f"expected {rule}, not {shown!r}")
 
 
 def _add_label(fields: dict[str, Any], part: _Text) -> None:

@@ -31,13 +31,15 @@ def submission(
     The files are there until the block ends.  Raises `InvalidFieldError`, `UnavailableError`, and
     `HttpError` (400, 413, 415).
     """
+    known = edits.known_fields(services)
     with ExitStack() as stack:
         pieces = stack.enter_context(incoming(request, services.config.max_upload_bytes, budget))
         uploads: tuple[Upload, ...] = ()
         if request.mimetype == "application/json":
             fields = read_object(pieces)
         elif request.mimetype == FORM:
-            form = stack.enter_context(Form(request.mimetype_params.get("boundary", "")))
+            boundary = request.mimetype_params.get("boundary", "")
+            form = stack.enter_context(Form(boundary, known))
             _read_form(form, pieces)
             fields = without_halves(edits.parse_form(services, form.fields(), default_provider))
             uploads = form.uploads()
@@ -48,7 +50,6 @@ def submission(
                 f"not {request.mimetype or 'none'!r}",
             )
         # A known field that is null is one that is not there.
-        known = edits.known_fields(services)
         fields = {
             name: value for name, value in fields.items() if value is not None or name not in known
         }

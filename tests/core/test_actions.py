@@ -252,7 +252,7 @@ def upload(parts: Services, task: Task) -> str:
     return key
 
 
-def inputs_of(parts: Services, task: Task) -> list[tuple[Role, str | None, str | None]]:
+def inputs_of(parts: Services, task: Task) -> list[tuple[str, str | None, str | None]]:
     with parts.db.reading() as session:
         rows = session.scalars(select(Input).filter_by(task_id=task.id).order_by(Input.role)).all()
     return [(row.role, row.source_url, row.key) for row in rows]

@@ -15,7 +15,8 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.orm import Session
 
 from app import db, search
-from app.models import Base
+from app.columns import db_now
+from app.models import Base, Input, Task
 from tests.servers.postgres import Postgres
 
 # SQLite's full text search, which no model can describe: a virtual table keeps its rows in others.
@@ -100,6 +101,27 @@ def test_there_is_one_line_of_migrations_numbered_in_their_order() -> None:
     assert revisions == [f"{number:04}" for number in range(1, len(revisions) + 1)]
     files = sorted(path.name for path in (db.MIGRATIONS / "versions").glob("*.py"))
     assert [name[:4] for name in files] == revisions
+
+
+def test_files_under_unknown_fields_are_left_to_the_purge_when_their_migration_is_taken_back(
+    empty_url: str,
+) -> None:
+    command.upgrade(alembic(empty_url), "head")
+    engine = create_engine(empty_url)
+    task = Task(id=UUID(int=7), provider="acedata", deadline_at=db_now(), request={}, labels={})
+    with Session(engine) as session, session.begin():
+        session.add(task)
+        session.flush()
+        session.add_all(
+            Input(task_id=task.id, role=role, index=0, key=f"inputs/{role}")
+            for role in ("image", "style")
+        )
+    command.downgrade(alembic(empty_url), "0006")
+    with engine.connect() as connection:
+        kept = connection.exec_driver_sql("SELECT role FROM inputs").scalars().all()
+        left = connection.exec_driver_sql("SELECT key, abandoned FROM placements").all()
+    engine.dispose()
+    assert (kept, left) == (["image"], [("inputs/style", True)])
 
 
 def test_tasks_from_before_there_was_a_search_are_found(empty_url: str) -> None:

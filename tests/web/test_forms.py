@@ -139,7 +139,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"async": "yes"}, "async: expected true or false, not 'yes'"),
     ({"prompt": ""}, "prompt: expected text"),
     ({"prompt": None}, "prompt is missing"),
-    ({"prompt": file(b"text", "prompt.txt")}, "prompt: expected text; files are image or mask"),
+    ({"prompt": file(b"text", "prompt.txt")}, "prompt: expected text, not a file"),
     ({"metadata": "{"}, "metadata: expected an object"),
     ({"metadata": "{}", "metadata[a]": "b"}, "metadata: expected JSON text or a field"),
     ({"metadata[a]": ["b", "c"]}, "metadata: expected JSON text or a field"),
@@ -159,7 +159,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"image": GOOD, "mask": file(MASK)}, "mask needs image to be a file, too"),
     ({"mask": GOOD}, "mask: expected a file, in a form"),
     ({"mask": file(RED)}, "mask: expected an image with an alpha channel"),
-    ({"reference": file(RED)}, "reference: expected text; files are image or mask"),
+    ({"deadline": file(b"90")}, "deadline: expected text, not a file"),
+    ({"metadata[a]": file(b"b")}, "metadata[a]: expected text, not a file"),
     ({"image": [file(RED) for _ in range(17)]}, "image: expected at most 16 files, not 17"),
     ({"image": [file(RED) for _ in range(65)]}, "image: expected at most 64 files"),
 ]

@@ -118,7 +118,7 @@ class Rules:
             if name not in fields and not files.get(name):
                 raise InvalidFieldError(name, f"{name} is missing: expected {self._expected(name)}")
         for name, value in fields.items():
-            if files.get(name):
+            if name in kinds and files.get(name):
                 raise InvalidFieldError(name, f"{name}: expected files or URLs, not both")
             if name in kinds and not kinds[name].allows(value):
                 raise InvalidFieldError(name, f"{name}: expected {kinds[name]}, not {_show(value)}")

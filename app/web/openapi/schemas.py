@@ -7,7 +7,6 @@ from app.events import PUSHED
 from app.models import (
     DeliveryStatus,
     ImageStatus,
-    Role,
     Source,
     TaskStatus,
     Verdict,
@@ -151,7 +150,10 @@ SCHEMAS: Mapping[str, Schema] = {
     "Input": shape(
         {
             "index": INTEGER,
-            "role": words(Role),
+            "role": {
+                **TEXT,
+                "description": "`image`, `mask`, or the name of the field that another file came under.",
+            },
             "url": URL,
             "content_type": maybe(TEXT),
             "bytes": maybe(INTEGER),

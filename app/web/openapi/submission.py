@@ -67,6 +67,7 @@ def as_form(provider: str, rules: Rules) -> Schema:
     return {
         "type": "object",
         "title": provider,
+        "description": f"What {provider} takes. Unknown fields and files are passed on as they are.",
         "required": list(rules.required),
         "properties": fields,
     }

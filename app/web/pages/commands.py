@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from app.models import Role
+
 # Of the files that are sent again, by their types.
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
 
@@ -18,7 +20,7 @@ def curl(public_url: str, task: Mapping[str, Any]) -> str:
         '-H "Authorization: Bearer $POSTBACK_API_KEY"',
     ]
     if files:
-        names = [_name(item) for item in files]
+        names = [_name(item, place) for place, item in enumerate(files, 1)]
         fetched = [
             f"curl -fsSL {shlex.quote(item['url'])} -o {name}\n"
             for item, name in zip(files, names, strict=True)
@@ -32,14 +34,18 @@ def _joined(lines: Sequence[str]) -> str:
     return " \\\n  ".join(lines)
 
 
-def _name(item: Mapping[str, Any]) -> str:
+def _name(item: Mapping[str, Any], place: int) -> str:
     extension = _EXTENSIONS.get(item["content_type"], "img")
-    return f"{item['role']}-{item['index'] + 1}.{extension}"
+    # The name of an unknown field may hold what no file's name may.
+    known = item["role"] in tuple(Role)
+    stem = f"{item['role']}-{item['index'] + 1}" if known else f"file-{place}"
+    return f"{stem}.{extension}"
 
 
 def _form(files: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterator[str]:
     for item, name in zip(files, names, strict=True):
-        yield f"-F {item['role']}=@{name}"
+        part = f"{item['role']}=@{name}"
+        yield f"-F {shlex.quote(part)}"
 
 
 def _texts(fields: Mapping[str, Any]) -> Iterator[str]:

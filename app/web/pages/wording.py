@@ -2,10 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
+
+from app.models import Role
 
 # From how many seconds on which unit is used, and its letter.
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
@@ -107,6 +109,13 @@ def percent(share: float | None) -> str:
     return f"{share * 100:.0f} %" if share == 0 or share >= 0.01 else "< 1 %"
 
 
+def input_name(item: Mapping[str, Any]) -> str:
+    """What an input is called: by what it is for, else by the field that it came under."""
+    number = item["index"] + 1
+    names = {Role.IMAGE: f"Input {number}", Role.MASK: "Mask"}
+    return names.get(item["role"], f"{item['role']} {number}")
+
+
 def clip(text: str, length: int = LONGEST_IN_LIST) -> str:
     """The beginning of a text that may be of any length."""
     return text if len(text) <= length else text[:length].rstrip() + "…"
@@ -155,7 +164,7 @@ def _coarse(seconds: float) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        absolute, clip, clock, duration, host, number, percent, plural, pretty, relative,
+        absolute, clip, clock, duration, host, input_name, number, percent, plural, pretty, relative,
         seconds_since, sentence, size, source, stamp, unturned,
     )
 }  # fmt: skip
