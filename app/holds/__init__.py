@@ -45,8 +45,7 @@ def hold(services: Services, job: Job) -> Conclusion | None:
         uploads.at_hand(services, inputs) as uploaded,
         scratch() as answer,
     ):
-        task = edits.begin(services, job)
-        if task is None:
+        if fetched is None or (task := edits.begin(services, job)) is None:
             return None
         files = (*fetched, *uploaded)
         outcome = edits.once(job, partial(_call, services, task, files, answer))

@@ -4,13 +4,14 @@ import base64
 import hashlib
 import io
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from PIL import Image as Pillow
 
-from app import edits, holds, jobs, reports
+from app import edits, holds, jobs, reports, tasks
 from app.columns import db_now
 from app.errors import (
     ImageError,
@@ -19,6 +20,7 @@ from app.errors import (
     PostbackError,
     ProviderError,
 )
+from app.holds import sources
 from app.holds.partials import Partials
 from app.jobs import Kind
 from app.models import (
@@ -36,7 +38,7 @@ from app.providers.base import Result
 from app.sandbox import Options, Sandbox
 from app.services import Services
 from tests.core.conftest import count
-from tests.core.sites import Answer, Site
+from tests.core.sites import Answer, Asked, Site
 from tests.factories import (
     callbacks_of,
     claim,
@@ -249,6 +251,46 @@ def test_a_source_that_is_no_image_fails_before_any_money(
     assert task.status is (TaskStatus.FAILED if final else TaskStatus.QUEUED)
     assert task.error_status == (400 if final else None)
     assert "submitting" not in timeline(linked_sqlite, task)
+    assert sandbox.state()["submissions"] == {}
+
+
+def test_all_sources_of_an_edit_have_their_time_together(
+    linked_sqlite: Services, host: Site
+) -> None:
+    def slowly(_: Asked) -> Answer:
+        time.sleep(0.4)  # this is what the test is about
+        return Answer(200, png())
+
+    paths = [f"/{number}.png" for number in range(1, 7)]
+    host.replies.update(dict.fromkeys(paths, slowly))
+    held(linked_sqlite, [host.url + path for path in paths])
+    job = claim(linked_sqlite, Kind.HOLD)
+    inputs = edits.inputs_of(linked_sqlite, job)
+
+    rule = r"image [1-3]: .* in time; all images of an edit have 1 s together"
+    with (
+        pytest.raises(ImageError, match=rule) as raised,
+        sources.at_hand(linked_sqlite, job, inputs, seconds=1),
+    ):
+        pass
+    assert not raised.value.permanent
+    assert host.asked(paths[3]) == []
+
+
+def test_no_more_sources_are_fetched_for_a_task_that_is_not_to_be_sent_any_more(
+    linked_sqlite: Services, sandbox: Client, host: Site
+) -> None:
+    def canceling(_: Asked) -> Answer:
+        with linked_sqlite.db.transaction() as session:
+            tasks.cancel(session, tasks.lock(session, task.id))
+        return Answer(200, png())
+
+    host.replies["/first.png"] = canceling
+    task = held(linked_sqlite, [f"{host.url}/first.png", host.serve("/second.png", png())])
+    run_next(linked_sqlite, Kind.HOLD)
+
+    assert host.asked("/second.png") == []
+    assert timeline(linked_sqlite, task) == ["created", "canceled"]
     assert sandbox.state()["submissions"] == {}
 
 
