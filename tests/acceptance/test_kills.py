@@ -119,9 +119,12 @@ def test_a_web_process_is_killed_when_a_file_is_stored_and_its_task_is_not(site:
             site.front.kill()
         assert isinstance(sent.exception(), urllib3.exceptions.HTTPError)
     site.front.start()
+    (left,) = site.objects() - before
     with engine.begin() as connection:
-        aged = text("UPDATE placements SET noted_at = noted_at - interval '25 hours'")
-        assert connection.execute(aged).rowcount == len(site.objects() - before) == 1
+        aged = text(
+            "UPDATE placements SET noted_at = noted_at - interval '25 hours' WHERE key = :k"
+        )
+        assert connection.execute(aged, {"k": left}).rowcount == 1
     subprocess.run(purge, env=site.environ, check=True)  # noqa: S603 - our own program
     assert site.objects() == before
     engine.dispose()
